@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::PeerAddress;
 use crate::config::{ClusterConfig, ConfigPair};
 use crate::ids::{ClusterId, Epoch, Incarnation, Index, Member, NodeName, Position};
 
@@ -124,6 +125,9 @@ pub struct NodeStatus {
     /// Oldest record in this node's log.
     pub first_retained: Index,
     pub config: Option<ConfigPair>,
+    /// Where the members are, as the operator last said; what a client that knows one node may ask next.
+    #[serde(default)]
+    pub peers: Vec<PeerAddress>,
     /// Leader: its `EpochStart` is committed and applied and the lease rule allowed it to open (rule 13).
     pub opened: bool,
     pub settled: Option<SettleReport>,
