@@ -1,1 +1,4 @@
-//! placeholder
+//! rdb-node: a replicated SQLite server.
+
+pub mod clock;
+pub mod peer;
