@@ -117,6 +117,17 @@ pub struct Reseed {
     pub incarnation: Incarnation,
 }
 
+/// `probe`: commit a `Noop` and say so; refused when it has not committed after `deadline_ms`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub epoch: Epoch,
+    pub deadline_ms: u64,
+}
+
+/// `shutdown`: end the process in good order. Carries no epoch: it is always safe.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shutdown {}
+
 /// The answer to calls that return nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {}
