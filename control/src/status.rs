@@ -1,0 +1,220 @@
+//! The stored status of a cluster. Its first part is the record of decisions: {epoch, leader, leaderEpoch, phase, config}
+//! and what belongs to them, changed only by compare-and-swap (rule 1). The rest is told to people and may be lost
+//! without harm.
+
+use rdb_protocol::{ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName};
+use serde::{Deserialize, Serialize};
+
+/// Where the cluster is in its life; the STATUS column.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Phase {
+    /// The first node is being given its data, or the asked-for durability rule does not hold yet.
+    #[default]
+    Bootstrapping,
+    /// A leader is open and no change is under way.
+    Steady,
+    /// An election is under way (rule 7): no leader is chosen for the epoch yet.
+    FailingOver,
+    /// The leader of the epoch is chosen (rule 8) and not open yet.
+    Promoting,
+    /// The leader stops writes for a planned switchover.
+    SwitchingOver,
+    /// A config change is under way (rule 15).
+    Reconfiguring,
+    /// Nothing goes on without a person; `message` says what to do.
+    Stalled,
+    /// No instances run; the data is kept.
+    Hibernated,
+}
+
+/// `status` of the resource.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ClusterStatus {
+    /// Generation of the spec that the latest decision was made for.
+    pub observed_generation: u64,
+    pub phase: Phase,
+    /// One sentence for the person on call.
+    pub message: String,
+    /// The cluster's identity, given at bootstrap.
+    pub cluster: Option<ClusterId>,
+    pub epoch: Epoch,
+    /// Leader of `leader_epoch`.
+    pub leader: Option<Member>,
+    /// Latest epoch for which a leader was chosen; below `epoch` while an election is under way.
+    pub leader_epoch: Epoch,
+    /// The latest leader that was seen open, and its process: what a proof of its end must match (rule 16).
+    pub opened: Option<Opened>,
+    pub config: Option<ConfigPair>,
+    /// Why the election of `epoch` was started and what was known then; cleared with `Steady`.
+    pub election: Option<Election>,
+    /// A planned switchover before its election.
+    pub switchover: Option<Switchover>,
+    /// Last epoch whose leader was promoted with permission to lose acknowledged records.
+    pub loss_epoch: Option<Epoch>,
+    pub ready_instances: u32,
+    pub instances: Vec<InstanceStatus>,
+    pub forecast: Option<Forecast>,
+    pub last_failover: Option<Receipt>,
+    pub conditions: Vec<Condition>,
+}
+
+/// A leader that was seen open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Opened {
+    pub epoch: Epoch,
+    /// Its process. A process that leads leads one epoch, and a restarted one leads nothing (rule 9).
+    pub boot: Incarnation,
+}
+
+/// Why a leader was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The first leader of a new cluster, or all nodes were restarted.
+    ColdStart,
+    /// Proof that the leader's process ended.
+    ProcessExited,
+    /// The leader's port refuses connections and no follower hears it.
+    ConnectionRefused,
+    /// The leader's process was restarted.
+    Restarted,
+    /// Silence towards the operator and the followers.
+    Silent,
+    /// It answers but commits nothing.
+    NoProgress,
+    /// It reports that it cannot serve (halted, diverged, or another incarnation under its name).
+    Unfit,
+    /// A node had promised a higher epoch, or the chosen leader was lost before it opened.
+    Retry,
+    /// Planned.
+    Switchover,
+    /// The status was lost and rebuilt from every member's control file.
+    StatusRebuilt,
+}
+
+/// An election under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Election {
+    pub reason: Reason,
+    /// The evidence, as one sentence.
+    pub evidence: String,
+    /// The last leader that was open.
+    pub from: Option<Member>,
+    pub started_unix_ms: u64,
+    /// Between the last sign of life of the old leader and the decision.
+    pub detected_ms: u64,
+    /// Highest index that the old leader was known to have acknowledged.
+    pub acknowledged: Index,
+    /// `acknowledged` cannot have grown since: the old leader had stopped, or answered the fence.
+    pub acknowledged_exact: bool,
+    /// A tie goes to this node (rule 8).
+    pub preferred: Option<NodeName>,
+    /// Permission to lose acknowledged records was used for the choice.
+    pub lossy: bool,
+    /// Highest index of the chosen leader when it was chosen.
+    pub promoted: Option<Index>,
+}
+
+/// A planned switchover that has not started its election.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Switchover {
+    pub target: NodeName,
+    pub started_unix_ms: u64,
+}
+
+/// One row of `status.instances`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceStatus {
+    pub name: NodeName,
+    /// `leader`, `follower`, `empty` or `unknown`.
+    pub role: String,
+    pub epoch: Epoch,
+    pub index: Index,
+    pub lag_records: u64,
+    /// What it does, in the words of the node's report, or `Unreachable`, `Stopped`.
+    pub state: String,
+    /// Its copies count (K).
+    pub sync: bool,
+    pub ready: bool,
+    /// Where it runs.
+    pub node: Option<String>,
+}
+
+/// What would happen if the leader died now.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Forecast {
+    pub successor: Option<NodeName>,
+    /// Acknowledged records that the successor has not.
+    pub acknowledged_at_risk: u64,
+    /// Who can't succeed, and why.
+    pub vetoes: Vec<Veto>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Veto {
+    pub instance: NodeName,
+    pub reason: String,
+}
+
+/// `status.lastFailover`: what was lost, honestly (design 6.5).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Receipt {
+    pub epoch: Epoch,
+    pub from: Option<NodeName>,
+    pub to: NodeName,
+    pub reason: Reason,
+    pub evidence: String,
+    /// From the last sign of life to the decision.
+    pub detected_ms: u64,
+    /// From the last sign of life to the open leader.
+    pub opened_ms: u64,
+    /// Upper bound of the acknowledged records that are not in the new log; see `exact`.
+    pub records_at_risk: u64,
+    /// `records_at_risk` is the true number: nothing can be lost by the rules, or the old leader's log has been read.
+    pub exact: bool,
+    /// The old leader's log is gone for good; the bound will never become exact.
+    #[serde(default)]
+    pub incomplete: bool,
+    /// Highest index known to have been acknowledged by the old leader.
+    pub acknowledged: Index,
+    /// End of the promoted log before its `EpochStart`.
+    pub promoted: Index,
+    pub lossy: bool,
+    /// Failovers that followed each other within the back-off, this one included.
+    pub in_a_row: u32,
+    pub at_unix_ms: u64,
+}
+
+/// A condition as Kubernetes knows it; times as Unix milliseconds, for the driver to format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// `Ready`, `Reconciling`, `Stalled`, `Degraded`, `Divergence`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub status: bool,
+    /// One word in CamelCase.
+    pub reason: String,
+    pub message: String,
+    pub since_unix_ms: u64,
+}
+
+impl ClusterStatus {
+    /// No election is under way: the leader of the epoch is chosen.
+    pub fn has_leader(&self) -> bool {
+        self.leader.is_some() && self.leader_epoch == self.epoch
+    }
+
+    /// The condition of this type.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.conditions
+            .iter()
+            .find(|condition| condition.kind == kind)
+    }
+}
