@@ -4,11 +4,14 @@
 //! | --- | --- |
 //! | [`record`] | the decoded record, its kinds and payloads |
 //! | [`entry`] | the encoded record that log and network carry, with its position |
+//! | [`codec`] | layout of the bytes; encode, verify, decode |
 //!
 //! A record is encoded once, by the leader, and never again: followers verify and store the same bytes.
 
+pub mod codec;
 pub mod entry;
 pub mod record;
 
+pub use codec::{Header, MAX_RECORD_BYTES, RecordError};
 pub use entry::Entry;
 pub use record::{ClientTag, PageGroup, Payload, Record, RecordKind};

@@ -25,6 +25,19 @@ pub enum RecordKind {
     // 4 and 5 are kept for statements and row changes.
 }
 
+impl RecordKind {
+    /// `None` for kinds that this version doesn't know.
+    pub fn from_byte(byte: u8) -> Option<RecordKind> {
+        Some(match byte {
+            0 => RecordKind::Noop,
+            1 => RecordKind::EpochStart,
+            2 => RecordKind::Config,
+            3 => RecordKind::Pages,
+            _ => return None,
+        })
+    }
+}
+
 /// Images of the database pages that a group changed, in the order in which a follower applies them: page 1 last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageGroup {
