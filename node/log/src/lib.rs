@@ -1,1 +1,27 @@
-//! placeholder
+//! A node's durable memory outside of the database: the replicated log and the control file.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`log`] | [`Log`]: append, cut, retention, lookups; used under the replication core's lock |
+//! | [`sync`] | [`SyncHandle`]: flushes what was appended, outside of that lock |
+//! | [`reader`] | [`LogReader`]: reads for catch-up and apply, outside of that lock |
+//! | [`control`] | [`Control`]: promise, identity and config in one small file; the data directory's lock |
+//! | [`state`] | [`ControlState`], the control file's content |
+//! | [`options`] | what the caller chooses, and what opening found |
+//! | [`error`] | what can go wrong, classified by what the caller must do |
+
+pub mod control;
+pub mod error;
+pub mod log;
+pub mod options;
+pub mod reader;
+pub mod state;
+pub mod sync;
+
+pub use control::Control;
+pub use error::{ControlError, LogError};
+pub use log::Log;
+pub use options::{BadTail, LogOptions, Recovery, Retention, TailKind};
+pub use reader::LogReader;
+pub use state::{ControlState, DataState};
+pub use sync::SyncHandle;
