@@ -1,1 +1,35 @@
-//! placeholder
+//! The SQLite engine of a node: one writer with one commit point, an applier for followers, readers, seeds.
+//!
+//! A database is written by exactly one connection at a time: by a [`Writer`] while its node leads, by an [`Applier`]
+//! while it follows. Both keep the position of the last record in an internal row, in the same SQLite transaction as
+//! the record's changes, so that every crash-consistent copy of the file states exactly what it holds.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`engine`] | [`Engine`]: opening, creating, and handing out the roles below |
+//! | [`writer`] | [`Writer`]: groups of client transactions, the one commit point |
+//! | [`applier`] | [`Applier`]: page records of a leader, checksum verified |
+//! | [`reader`] | [`Reader`]: read-only queries with instruction budgets |
+//! | [`seed`] | page-exact base copies: [`SeedSession`] reads one, [`SeedWriter`] installs one |
+//! | [`diff`] | row changes between two databases, for the divergence archive |
+//! | [`value`], [`json`] | values, statements, results, and their JSON |
+//! | [`error`] | what can go wrong, by what the caller must do |
+
+pub mod applier;
+pub mod diff;
+pub mod engine;
+pub mod error;
+pub mod json;
+pub mod reader;
+pub mod seed;
+pub mod value;
+pub mod writer;
+
+pub use applier::{Applier, ApplyGroup};
+pub use diff::{DiffSummary, diff};
+pub use engine::{DbPosition, Engine, EngineOptions, EngineStats};
+pub use error::{ApplyError, CommitError, EngineError, Fatal, QueryError, SeedError, SqlFailure};
+pub use reader::{Answer, Reader};
+pub use seed::{SeedInfo, SeedSession, SeedWriter};
+pub use value::{Args, Column, Limits, QueryResult, RequestKey, Statement, Transaction, Value};
+pub use writer::{GroupResult, KeptOutcome, Slot, TransactionResult, Writer};
