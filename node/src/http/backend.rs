@@ -8,10 +8,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use prometheus_client::registry::Registry;
+use rdb_engine::{KeptOutcome, QueryResult, RequestKey, Statement};
 use rdb_protocol::admin::{
     AdminRefusal, Fence, Follow, Init, LeaseAnswer, NextConfig, Probe, Promote, Recruit, Reseed,
     ResumeWrites, Settle, Shutdown, StopWrites,
@@ -22,21 +23,18 @@ use rdb_protocol::{Epoch, NodeName};
 use rdb_record::ClientTag;
 use tokio::sync::{mpsc, watch};
 
-use super::values::Args;
-use crate::clock;
-
-/// When a request must have been answered, on the clock of [`clock::boot_micros`].
+/// When a request must have been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Deadline(pub u64);
+pub struct Deadline(pub Instant);
 
 impl Deadline {
     pub fn after(wait: Duration) -> Deadline {
-        Deadline(clock::boot_micros().saturating_add(wait.as_micros() as u64))
+        Deadline(now() + wait)
     }
 
     /// Zero when it has passed.
     pub fn remaining(self) -> Duration {
-        Duration::from_micros(self.0.saturating_sub(clock::boot_micros()))
+        self.0.saturating_duration_since(now())
     }
 
     pub fn passed(self) -> bool {
@@ -44,11 +42,8 @@ impl Deadline {
     }
 }
 
-/// One SQL statement with its arguments.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Statement {
-    pub sql: String,
-    pub args: Args,
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// `execute` (one statement) and `batch` (all or none), at the leader.
@@ -60,13 +55,6 @@ pub struct WriteCall {
     /// What still waits in a queue then is dropped with `TIMEOUT`; what was ordered but is not committed is answered
     /// `UNKNOWN_OUTCOME` by HTTP.
     pub deadline: Deadline,
-}
-
-/// Key of an exactly-once request, and a hash of its statements that tells a retry from another request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestKey {
-    pub tag: ClientTag,
-    pub fingerprint: u64,
 }
 
 /// `query`, for this node.
@@ -101,11 +89,10 @@ impl Level {
 }
 
 /// A finished read or write.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// One JSON object per statement, as [`rdb_protocol::api::StatementResult`], separated by commas and without brackets:
-    /// written once, straight from the rows (see [`super::values::ResultWriter`]).
-    pub results: Vec<u8>,
+    /// One per statement.
+    pub results: Vec<QueryResult>,
     /// Where the read looked, or the position of the write.
     pub position: Token,
 }
@@ -213,7 +200,7 @@ pub trait Backend: Send + Sync + 'static {
         &self,
         tag: ClientTag,
         deadline: Deadline,
-    ) -> impl Future<Output = Result<Option<Answer>, ApiError>> + Send;
+    ) -> impl Future<Output = Result<Option<KeptOutcome>, ApiError>> + Send;
 
     fn status(&self) -> NodeStatus;
 

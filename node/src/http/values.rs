@@ -13,35 +13,29 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use rdb_engine::{Args, QueryResult, Value};
+use rdb_protocol::api::Token;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 /// Largest whole number that every JSON reader keeps exact: an IEEE double has 53 bits of fraction.
 pub const SAFE_INTEGER: i64 = 1 << 53;
 
-#[derive(Clone, Debug, PartialEq)]
-pub enum Value {
-    Null,
-    Integer(i64),
-    Real(f64),
-    Text(String),
-    Blob(Vec<u8>),
+/// Bytes of an answer around its values: the keys, one or two columns, the position.
+const FRAME_BYTES: usize = 256;
+
+/// Bytes of a usual value; a guess for the first allocation only.
+const CELL_BYTES: usize = 16;
+
+/// `deserialize_with` of a statement's arguments: by position, or by name.
+pub(crate) fn args<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Args, D::Error> {
+    deserializer.deserialize_any(ArgsVisitor)
 }
 
-/// Arguments of a statement: by position, or by name without the leading `:`, `@` or `$`.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Args {
-    Positional(Vec<Value>),
-    Named(Vec<(String, Value)>),
-}
+struct ValueSeed;
 
-impl Default for Args {
-    fn default() -> Args {
-        Args::Positional(Vec::new())
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+impl<'de> DeserializeSeed<'de> for ValueSeed {
+    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(ValueVisitor)
     }
 }
@@ -104,12 +98,6 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for Args {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Args, D::Error> {
-        deserializer.deserialize_any(ArgsVisitor)
-    }
-}
-
 struct ArgsVisitor;
 
 impl<'de> Visitor<'de> for ArgsVisitor {
@@ -121,7 +109,7 @@ impl<'de> Visitor<'de> for ArgsVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Args, A::Error> {
         let mut values = Vec::with_capacity(8);
-        while let Some(value) = seq.next_element()? {
+        while let Some(value) = seq.next_element_seed(ValueSeed)? {
             values.push(value);
         }
         Ok(Args::Positional(values))
@@ -129,92 +117,91 @@ impl<'de> Visitor<'de> for ArgsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Args, A::Error> {
         let mut values = Vec::new();
-        while let Some(entry) = map.next_entry()? {
-            values.push(entry);
+        while let Some(name) = map.next_key()? {
+            values.push((name, map.next_value_seed(ValueSeed)?));
         }
         Ok(Args::Named(values))
     }
 }
 
-/// Writes one statement's result in the shape of [`rdb_protocol::api::StatementResult`]: columns, then rows, then the end.
-pub struct ResultWriter<'a> {
-    out: &'a mut Vec<u8>,
-    rows: u64,
-    cells: u64,
-}
-
-impl<'a> ResultWriter<'a> {
-    /// Columns as (name, declared type). Put a comma into `out` before a second result.
-    pub fn begin<'c>(
-        out: &'a mut Vec<u8>,
-        columns: impl IntoIterator<Item = (&'c str, Option<&'c str>)>,
-    ) -> ResultWriter<'a> {
-        out.extend_from_slice(b"{\"columns\":[");
-        for (nth, (name, declared)) in columns.into_iter().enumerate() {
-            out.extend_from_slice(if nth == 0 {
-                b"{\"name\":"
-            } else {
-                b",{\"name\":"
-            });
-            write_text(out, name);
-            out.extend_from_slice(b",\"type\":");
-            match declared {
-                Some(declared) => write_text(out, declared),
-                None => out.extend_from_slice(b"null"),
+/// Writes one statement's result as a [`rdb_protocol::api::StatementResult`] whose closing brace is left out, so that
+/// `position` can follow.
+pub(crate) fn write_open_result(out: &mut Vec<u8>, result: &QueryResult) {
+    out.extend_from_slice(b"{\"columns\":[");
+    for (nth, column) in result.columns.iter().enumerate() {
+        out.extend_from_slice(if nth == 0 {
+            b"{\"name\":"
+        } else {
+            b",{\"name\":"
+        });
+        write_text(out, &column.name);
+        out.extend_from_slice(b",\"type\":");
+        match &column.declared {
+            Some(declared) => write_text(out, declared),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.push(b'}');
+    }
+    out.extend_from_slice(b"],\"rows\":[");
+    for (nth, row) in result.rows().enumerate() {
+        out.extend_from_slice(if nth == 0 { b"[" } else { b",[" });
+        for (nth, value) in row.iter().enumerate() {
+            if nth > 0 {
+                out.push(b',');
             }
-            out.push(b'}');
+            write_value(out, value);
         }
-        out.extend_from_slice(b"],\"rows\":[");
-        ResultWriter {
-            out,
-            rows: 0,
-            cells: 0,
-        }
+        out.push(b']');
     }
-
-    pub fn begin_row(&mut self) {
-        self.out
-            .extend_from_slice(if self.rows == 0 { b"[" } else { b",[" });
-        self.rows += 1;
-        self.cells = 0;
-    }
-
-    /// The bytes to write the next value of the row to, by one of the `write_` functions.
-    pub fn cell(&mut self) -> &mut Vec<u8> {
-        if self.cells > 0 {
-            self.out.push(b',');
-        }
-        self.cells += 1;
-        self.out
-    }
-
-    pub fn value(&mut self, value: &Value) {
-        write_value(self.cell(), value);
-    }
-
-    pub fn end_row(&mut self) {
-        self.out.push(b']');
-    }
-
-    /// Bytes of the answer so far, for `access.maxResultSize`.
-    pub fn len(&self) -> usize {
-        self.out.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.out.is_empty()
-    }
-
-    pub fn finish(self, rows_affected: u64, last_insert_rowid: i64) {
-        self.out.extend_from_slice(b"],\"rows_affected\":");
-        write_unsigned(self.out, rows_affected);
-        self.out.extend_from_slice(b",\"last_insert_rowid\":");
-        write_integer(self.out, last_insert_rowid);
-        self.out.push(b'}');
-    }
+    out.extend_from_slice(b"],\"rows_affected\":");
+    write_unsigned(out, result.rows_affected);
+    out.extend_from_slice(b",\"last_insert_rowid\":");
+    write_integer(out, result.last_insert_rowid);
 }
 
-pub fn write_value(out: &mut Vec<u8>, value: &Value) {
+/// The answer to `execute` and `query`.
+pub(crate) fn single(result: &QueryResult, position: Token) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_BYTES + result.values.len() * CELL_BYTES);
+    write_open_result(&mut out, result);
+    out.push(b',');
+    write_position(&mut out, position);
+    out.push(b'}');
+    out
+}
+
+/// The answer to `batch` and `outcome`; `None`: the results were too large to keep.
+pub(crate) fn several(results: Option<&[QueryResult]>, position: Token) -> Vec<u8> {
+    let mut out = Vec::with_capacity(FRAME_BYTES);
+    out.extend_from_slice(b"{\"results\":");
+    match results {
+        None => out.extend_from_slice(b"null"),
+        Some(results) => {
+            out.push(b'[');
+            for (nth, result) in results.iter().enumerate() {
+                if nth > 0 {
+                    out.push(b',');
+                }
+                write_open_result(&mut out, result);
+                out.push(b'}');
+            }
+            out.push(b']');
+        }
+    }
+    out.push(b',');
+    write_position(&mut out, position);
+    out.push(b'}');
+    out
+}
+
+fn write_position(out: &mut Vec<u8>, position: Token) {
+    out.extend_from_slice(b"\"position\":{\"epoch\":");
+    write_unsigned(out, position.epoch.0);
+    out.extend_from_slice(b",\"index\":");
+    write_unsigned(out, position.index.0);
+    out.push(b'}');
+}
+
+fn write_value(out: &mut Vec<u8>, value: &Value) {
     match value {
         Value::Null => out.extend_from_slice(b"null"),
         Value::Integer(value) => write_integer(out, *value),
@@ -224,7 +211,7 @@ pub fn write_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-pub fn write_integer(out: &mut Vec<u8>, value: i64) {
+fn write_integer(out: &mut Vec<u8>, value: i64) {
     if value.unsigned_abs() <= SAFE_INTEGER as u64 {
         json(out, &value);
     } else {
@@ -234,11 +221,11 @@ pub fn write_integer(out: &mut Vec<u8>, value: i64) {
     }
 }
 
-pub fn write_unsigned(out: &mut Vec<u8>, value: u64) {
+fn write_unsigned(out: &mut Vec<u8>, value: u64) {
     json(out, &value);
 }
 
-pub fn write_real(out: &mut Vec<u8>, value: f64) {
+fn write_real(out: &mut Vec<u8>, value: f64) {
     match value {
         _ if value.is_finite() => json(out, &value),
         // SQLite has no NaN: it becomes NULL before it gets here.
@@ -248,11 +235,11 @@ pub fn write_real(out: &mut Vec<u8>, value: f64) {
     }
 }
 
-pub fn write_text(out: &mut Vec<u8>, value: &str) {
+fn write_text(out: &mut Vec<u8>, value: &str) {
     json(out, value);
 }
 
-pub fn write_blob(out: &mut Vec<u8>, value: &[u8]) {
+fn write_blob(out: &mut Vec<u8>, value: &[u8]) {
     out.extend_from_slice(b"{\"base64\":\"");
     let start = out.len();
     // Base64 makes 4 characters of 3 bytes, rounded up.
@@ -273,10 +260,18 @@ fn json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
 
 #[cfg(test)]
 mod tests {
+    use rdb_engine::Column;
+    use rdb_protocol::api::{BatchResponse, ExecuteResponse};
+    use rdb_protocol::{Epoch, Index};
+    use serde_json::json;
+
     use super::*;
 
     fn parse(json: &str) -> Result<Value, String> {
-        serde_json::from_str(json).map_err(|error| error.to_string())
+        let mut parser = serde_json::Deserializer::from_str(json);
+        ValueSeed
+            .deserialize(&mut parser)
+            .map_err(|error| error.to_string())
     }
 
     fn write(value: Value) -> String {
@@ -335,22 +330,38 @@ mod tests {
 
     #[test]
     fn results_have_the_shape_that_the_protocol_states() {
-        let mut out = Vec::new();
-        let mut writer = ResultWriter::begin(&mut out, [("a", Some("INTEGER")), ("b\"", None)]);
-        for row in [
-            [Value::Integer(1), Value::Null],
-            [Value::Integer(i64::MAX), Value::Text("x".into())],
-        ] {
-            writer.begin_row();
-            row.iter().for_each(|value| writer.value(value));
-            writer.end_row();
-        }
-        writer.finish(3, -7);
-        let result: rdb_protocol::api::StatementResult = serde_json::from_slice(&out).unwrap();
-        assert_eq!(result.columns[1].name, "b\"");
-        assert_eq!(result.columns[0].declared.as_deref(), Some("INTEGER"));
-        assert_eq!(result.rows[1][0], serde_json::json!("9223372036854775807"));
-        assert_eq!(result.rows_affected, 3);
-        assert_eq!(result.last_insert_rowid, serde_json::json!(-7));
+        let column = |name: &str, declared: Option<&str>| Column {
+            name: name.into(),
+            declared: declared.map(Into::into),
+        };
+        let result = QueryResult {
+            columns: [column("a", Some("INTEGER")), column("b\"", None)].into(),
+            values: vec![
+                Value::Integer(1),
+                Value::Null,
+                Value::Integer(i64::MAX),
+                Value::Text("x".into()),
+            ],
+            rows_affected: 3,
+            last_insert_rowid: -7,
+        };
+        let position = Token {
+            epoch: Epoch(2),
+            index: Index(9),
+        };
+        let one: ExecuteResponse = serde_json::from_slice(&single(&result, position)).unwrap();
+        assert_eq!(one.position, position);
+        assert_eq!(one.result.columns[1].name, "b\"");
+        assert_eq!(one.result.columns[0].declared.as_deref(), Some("INTEGER"));
+        assert_eq!(
+            one.result.rows[1],
+            [json!("9223372036854775807"), json!("x")]
+        );
+        assert_eq!(one.result.rows_affected, 3);
+        assert_eq!(one.result.last_insert_rowid, json!(-7));
+        let both = [result, QueryResult::default()];
+        let both: BatchResponse = serde_json::from_slice(&several(Some(&both), position)).unwrap();
+        assert_eq!(both.results[0], one.result);
+        assert!(both.results[1].columns.is_empty() && both.results[1].rows.is_empty());
     }
 }
