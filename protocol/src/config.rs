@@ -25,6 +25,15 @@ impl ClusterConfig {
         self.count(holders) > self.acks as usize
     }
 
+    /// The greatest value that W+1 members of K have, where `value` gives each member's: with acknowledged indexes, the
+    /// index that is durable by rule 3; with answered heartbeat rounds, the round that counts by rule 16. The same question
+    /// as [`ClusterConfig::is_durable`], answered for all values at once and without allocating. 0 when K is too small.
+    pub fn held_by_enough(&self, value: impl Fn(&Member) -> u64) -> u64 {
+        // The value of rank W+1: for each member, count those that have as much. K is a handful, so squares are cheap.
+        let enough = |least: u64| self.cohort.iter().filter(|member| value(member) >= least).count() > self.acks as usize;
+        self.cohort.iter().map(&value).filter(|held| enough(*held)).max().unwrap_or(0)
+    }
+
     /// Rule 4: may an election go on with these recruits? `leader` is `status.leader`; with it among them every
     /// acknowledged record is.
     pub fn is_electable(&self, recruits: &BTreeSet<Member>, leader: Option<&Member>) -> bool {
@@ -118,6 +127,21 @@ mod tests {
                         assert!(!durable.is_disjoint(electable), "K={size} W={acks}");
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn held_by_enough_agrees_with_is_durable() {
+        for acks in 0..4 {
+            let config = config(&[0, 1, 2], acks);
+            for values in 0..64u64 {
+                let value = |n: &Member| values >> (2 * n.incarnation.0) & 3;
+                let expected = (0..4).filter(|least| {
+                    let holders: Vec<Member> = set(&[0, 1, 2]).into_iter().filter(|m| value(m) >= *least).collect();
+                    config.is_durable(&holders)
+                });
+                assert_eq!(config.held_by_enough(value), expected.max().unwrap_or(0), "W={acks} {values:b}");
             }
         }
     }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rdb_protocol::admin::{
-    AdminRefusal, Fence, Follow, LeaseAnswer, NextConfig, PeerAddress, Promote, Recruit,
-    ResumeWrites, Settle, StopWrites,
+    AdminRefusal, Fence, Follow, LeaseAnswer, NextConfig, PeerAddress, Promote, Recruit, ResumeWrites, Settle,
+    StopWrites,
 };
 use rdb_protocol::settings::NodeSettings;
 use rdb_protocol::status::Promise;
@@ -22,10 +22,7 @@ impl Time {
     pub const NEVER: Time = Time(u64::MAX);
 
     pub fn after(self, duration: Duration) -> Time {
-        Time(
-            self.0
-                .saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)),
-        )
+        Time(self.0.saturating_add(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)))
     }
 
     /// Time since `earlier`, zero if that is later.

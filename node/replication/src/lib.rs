@@ -39,8 +39,8 @@ pub mod shared;
 pub mod wire;
 
 pub use io::{
-    AdminAnswer, AdminCall, HaltCode, Input, LogView, Output, Persistent, ProposalRefusal,
-    RoleChange, SeedReason, Side, StartError, Time, Token,
+    AdminAnswer, AdminCall, HaltCode, Input, LogView, Output, Persistent, ProposalRefusal, RoleChange, SeedReason,
+    Side, StartError, Time, Token,
 };
 pub use message::PeerMessage;
 pub use replica::{Replica, RoleView, Slot};

@@ -47,11 +47,7 @@ pub enum PeerMessage {
         probe: u64,
     },
     /// Follower to leader: it has no record `prev` of the append. It says again what it has.
-    Mismatch {
-        epoch: Epoch,
-        base: Position,
-        boundaries: Vec<Position>,
-    },
+    Mismatch { epoch: Epoch, base: Position, boundaries: Vec<Position> },
     /// To whoever spoke for a lower epoch, or said `Hello` to a node that does not lead: what was promised (rule 5).
     Refused { promise: Promise },
     /// Leader to follower: the log that it needs is gone.

@@ -39,11 +39,7 @@ pub struct Replica {
 impl Replica {
     /// From the control file and the recovered log. `boot` is the start of this process: rule 16 counts it as an answer
     /// to the old leader. The first input must be [`Input::Start`].
-    pub fn new(
-        persistent: Persistent,
-        _log: &dyn LogView,
-        _boot: Time,
-    ) -> Result<Replica, StartError> {
+    pub fn new(persistent: Persistent, _log: &dyn LogView, _boot: Time) -> Result<Replica, StartError> {
         Ok(Replica { persistent })
     }
 
@@ -55,14 +51,7 @@ impl Replica {
     }
 
     /// As [`Replica::step`], into a vector that the caller keeps.
-    pub fn step_into(
-        &mut self,
-        _now: Time,
-        _input: Input,
-        _log: &dyn LogView,
-        _out: &mut Vec<Output>,
-    ) {
-    }
+    pub fn step_into(&mut self, _now: Time, _input: Input, _log: &dyn LogView, _out: &mut Vec<Output>) {}
 
     /// Takes the next place in the log for the writer: the core appends no record of its own until it is proposed to or
     /// released. `None`: not an open leader, writes stopped, no lease in async mode, or already reserved.
