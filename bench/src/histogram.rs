@@ -21,12 +21,7 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Histogram {
-        Histogram {
-            counts: vec![0; BUCKETS],
-            total: 0,
-            sum_ns: 0,
-            max_ns: 0,
-        }
+        Histogram { counts: vec![0; BUCKETS], total: 0, sum_ns: 0, max_ns: 0 }
     }
 }
 
@@ -72,9 +67,7 @@ impl Histogram {
     }
 
     pub fn mean(&self) -> Duration {
-        Duration::from_nanos(
-            u64::try_from(self.sum_ns / u128::from(self.total.max(1))).unwrap_or(u64::MAX),
-        )
+        Duration::from_nanos(u64::try_from(self.sum_ns / u128::from(self.total.max(1))).unwrap_or(u64::MAX))
     }
 
     pub fn max(&self) -> Duration {
@@ -83,8 +76,7 @@ impl Histogram {
 
     /// The latency that `percent` of all stayed at or below; zero when nothing was recorded.
     pub fn percentile(&self, percent: f64) -> Duration {
-        let wanted =
-            ((percent / 100.0 * self.total as f64).ceil() as u64).clamp(1, self.total.max(1));
+        let wanted = ((percent / 100.0 * self.total as f64).ceil() as u64).clamp(1, self.total.max(1));
         let mut seen = 0;
         for (index, count) in self.counts.iter().enumerate() {
             seen += count;
@@ -103,16 +95,10 @@ mod tests {
     #[test]
     fn every_value_lies_in_its_bucket() {
         let mut previous = None;
-        for ns in (0..4096)
-            .chain((12..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, (1 << bit) + 1, u64::MAX]))
-        {
+        for ns in (0..4096).chain((12..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, (1 << bit) + 1, u64::MAX])) {
             let b = bucket(ns);
             assert!(b < BUCKETS, "{ns}");
-            assert!(
-                top(b) >= ns && top(b) - ns <= ns / 32,
-                "{ns} in bucket up to {}",
-                top(b)
-            );
+            assert!(top(b) >= ns && top(b) - ns <= ns / 32, "{ns} in bucket up to {}", top(b));
             if let Some((p, pb)) = previous
                 && p <= ns
             {
@@ -135,10 +121,7 @@ mod tests {
         a.merge(&b);
         let near = |percent, us: u64| {
             let got = a.percentile(percent).as_micros() as u64;
-            assert!(
-                got.abs_diff(us) <= us / 50,
-                "p{percent}: {got} us instead of {us}"
-            );
+            assert!(got.abs_diff(us) <= us / 50, "p{percent}: {got} us instead of {us}");
         };
         near(50.0, 500);
         near(99.0, 990);

@@ -14,6 +14,7 @@
 pub mod checkers;
 pub mod client;
 pub mod clock;
+pub mod cluster;
 
 pub mod histogram;
 pub mod load;

@@ -78,10 +78,7 @@ pub async fn run<B: Bodies>(plan: &Plan, mut bodies: impl FnMut(usize) -> B) -> 
     switch.measuring.store(false, Ordering::Relaxed);
     let elapsed = now() - start;
     switch.stop.store(true, Ordering::Relaxed);
-    let mut outcome = Outcome {
-        elapsed,
-        ..Outcome::default()
-    };
+    let mut outcome = Outcome { elapsed, ..Outcome::default() };
     while let Some(one) = clients.join_next().await {
         match one {
             Ok(one) => {
@@ -138,12 +135,7 @@ impl Background {
 /// times a second.
 const AFTER_FAILURE: Duration = Duration::from_millis(20);
 
-async fn client(
-    address: String,
-    builder: RequestBuilder,
-    mut bodies: impl Bodies,
-    switch: Arc<Switch>,
-) -> Outcome {
+async fn client(address: String, builder: RequestBuilder, mut bodies: impl Bodies, switch: Arc<Switch>) -> Outcome {
     let mut outcome = Outcome::default();
     let mut connection: Option<Connection> = None;
     let mut body = Vec::new();
@@ -169,26 +161,14 @@ async fn client(
     outcome
 }
 
-async fn one_request(
-    connection: &mut Option<Connection>,
-    address: &str,
-    request: &[u8],
-) -> Result<(), String> {
+async fn one_request(connection: &mut Option<Connection>, address: &str, request: &[u8]) -> Result<(), String> {
     let open = match connection {
         Some(open) if !open.is_closing() => open,
-        _ => connection.insert(
-            Connection::open(address)
-                .await
-                .map_err(|error| error.to_string())?,
-        ),
+        _ => connection.insert(Connection::open(address).await.map_err(|error| error.to_string())?),
     };
     match open.exchange(request).await {
         Ok(head) if head.status == 200 => Ok(()),
-        Ok(head) => Err(format!(
-            "status {}: {}",
-            head.status,
-            String::from_utf8_lossy(open.body())
-        )),
+        Ok(head) => Err(format!("status {}: {}", head.status, String::from_utf8_lossy(open.body()))),
         Err(error) => {
             *connection = None;
             Err(error.to_string())

@@ -53,11 +53,7 @@ mod tests {
 
     #[test]
     fn a_seed_names_a_run() {
-        let numbers = |seed| {
-            (0..100)
-                .map(|_| Random::new(seed).number())
-                .collect::<Vec<_>>()
-        };
+        let numbers = |seed| (0..100).map(|_| Random::new(seed).number()).collect::<Vec<_>>();
         assert_eq!(numbers(7), numbers(7));
         assert_ne!(numbers(7), numbers(8));
     }

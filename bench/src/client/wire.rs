@@ -21,10 +21,7 @@ const FIRST_BUFFER: usize = 4 << 10;
 pub enum WireError {
     /// Nobody listens, or the connection could not be made: nothing was sent.
     #[error("cannot connect to {address}: {source}")]
-    Connect {
-        address: String,
-        source: std::io::Error,
-    },
+    Connect { address: String, source: std::io::Error },
     /// The connection broke after something may have been sent.
     #[error("connection broke: {0}")]
     Broken(#[from] std::io::Error),
@@ -56,9 +53,7 @@ impl RequestBuilder {
         if let Some(token) = token {
             head.push_str(&format!("Authorization: Bearer {token}\r\n"));
         }
-        RequestBuilder {
-            head: head.into_bytes(),
-        }
+        RequestBuilder { head: head.into_bytes() }
     }
 
     /// Writes a request with a JSON body into `buffer`, replacing what was there.
@@ -105,19 +100,10 @@ pub struct Connection {
 impl Connection {
     /// Connects to `host:port`.
     pub async fn open(address: &str) -> Result<Connection, WireError> {
-        let failed = |source| WireError::Connect {
-            address: address.to_owned(),
-            source,
-        };
+        let failed = |source| WireError::Connect { address: address.to_owned(), source };
         let stream = TcpStream::connect(address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
-        Ok(Connection {
-            stream,
-            buffer: vec![0; FIRST_BUFFER],
-            filled: 0,
-            body: 0..0,
-            closing: false,
-        })
+        Ok(Connection { stream, buffer: vec![0; FIRST_BUFFER], filled: 0, body: 0..0, closing: false })
     }
 
     /// The peer said that it closes this connection; open another.
@@ -135,8 +121,7 @@ impl Connection {
             let body = self.read_chunked(start, |_| {}).await?;
             self.body = 0..body.len();
             self.filled = body.len();
-            self.buffer
-                .splice(0..body.len().min(self.buffer.len()), body);
+            self.buffer.splice(0..body.len().min(self.buffer.len()), body);
             return Ok(head);
         }
         let length = head.length.unwrap_or(0);
@@ -157,11 +142,7 @@ impl Connection {
 
     /// Sends a request and hands the body of the answer to `take`, piece by piece, without keeping it. Bodies of
     /// answers other than 200 go to `take` too.
-    pub async fn download(
-        &mut self,
-        request: &[u8],
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<Head, WireError> {
+    pub async fn download(&mut self, request: &[u8], mut take: impl FnMut(&[u8])) -> Result<Head, WireError> {
         self.stream.write_all(request).await?;
         self.filled = 0;
         let (head, start) = self.read_head().await?;
@@ -192,9 +173,7 @@ impl Connection {
         loop {
             self.fill().await?;
             let from = searched;
-            if let Some(end) =
-                find(&self.buffer[from..self.filled], b"\r\n\r\n").map(|at| at + from)
-            {
+            if let Some(end) = find(&self.buffer[from..self.filled], b"\r\n\r\n").map(|at| at + from) {
                 return Ok((parse_head(&self.buffer[..end])?, end + 4));
             }
             // The empty line may lie across two reads.
@@ -206,11 +185,7 @@ impl Connection {
     }
 
     /// Reads a chunked body that starts at `start` in the buffer. Gives it whole when `take` keeps nothing of it.
-    async fn read_chunked(
-        &mut self,
-        start: usize,
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<Vec<u8>, WireError> {
+    async fn read_chunked(&mut self, start: usize, mut take: impl FnMut(&[u8])) -> Result<Vec<u8>, WireError> {
         let mut whole = Vec::new();
         let mut at = start;
         loop {
@@ -255,45 +230,32 @@ impl Connection {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    haystack.windows(needle.len()).position(|window| window == needle)
 }
 
 fn parse_chunk_size(line: &[u8]) -> Result<usize, WireError> {
     let digits = line.split(|byte| *byte == b';').next().unwrap_or(line);
-    let size = std::str::from_utf8(digits)
-        .ok()
-        .and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
-    size.filter(|size| *size <= MAX_BODY)
-        .ok_or(WireError::Malformed("chunk size"))
+    let size = std::str::from_utf8(digits).ok().and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
+    size.filter(|size| *size <= MAX_BODY).ok_or(WireError::Malformed("chunk size"))
 }
 
 /// Parses the status line and the few headers that matter here.
 fn parse_head(head: &[u8]) -> Result<Head, WireError> {
-    let digits = |text: &[u8]| {
-        std::str::from_utf8(text)
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok())
-    };
+    let digits = |text: &[u8]| std::str::from_utf8(text).ok().and_then(|text| text.trim().parse::<u64>().ok());
     let mut lines = head.split(|byte| *byte == b'\n');
     let status_line = lines.next().unwrap_or_default();
     if !status_line.starts_with(b"HTTP/1.") || status_line.len() < 12 {
         return Err(WireError::Malformed("status line"));
     }
     let status = digits(&status_line[9..12]).ok_or(WireError::Malformed("status code"))? as u16;
-    let mut parsed = Head {
-        status,
-        ..Head::default()
-    };
+    let mut parsed = Head { status, ..Head::default() };
     for line in lines {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else {
             continue;
         };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
-            parsed.length =
-                Some(digits(value).ok_or(WireError::Malformed("content length"))? as usize);
+            parsed.length = Some(digits(value).ok_or(WireError::Malformed("content length"))? as usize);
         } else if name.eq_ignore_ascii_case(b"rdb-epoch") {
             parsed.epoch = digits(value);
         } else if name.eq_ignore_ascii_case(b"rdb-index") {
@@ -313,12 +275,10 @@ mod tests {
 
     #[test]
     fn a_head_is_understood_in_any_letter_case() {
-        let head = parse_head(b"HTTP/1.1 503 Busy\r\ncontent-LENGTH: 12\r\nRDB-epoch: 3\r\nrdb-index:99\r\nConnection: close")
-            .unwrap();
-        assert_eq!(
-            (head.status, head.length, head.epoch, head.index),
-            (503, Some(12), Some(3), Some(99))
-        );
+        let head =
+            parse_head(b"HTTP/1.1 503 Busy\r\ncontent-LENGTH: 12\r\nRDB-epoch: 3\r\nrdb-index:99\r\nConnection: close")
+                .unwrap();
+        assert_eq!((head.status, head.length, head.epoch, head.index), (503, Some(12), Some(3), Some(99)));
         assert!(head.close && !head.chunked);
         assert!(parse_head(b"SSH-2.0-x").is_err());
         assert!(parse_head(b"HTTP/1.1 200 OK\r\nContent-Length: -5").is_err());

@@ -79,11 +79,7 @@ pub fn check(history: &[Operation], initial: Initial) -> Result<(), Violation> {
 
 /// Checks each epoch for itself, from any first value: what still holds when failovers may lose writes.
 pub fn check_by_epoch(history: &[Operation]) -> Result<(), Violation> {
-    let epochs: BTreeSet<u64> = history
-        .iter()
-        .filter(|o| o.end.is_some())
-        .map(|o| o.epoch)
-        .collect();
+    let epochs: BTreeSet<u64> = history.iter().filter(|o| o.end.is_some()).map(|o| o.epoch).collect();
     for epoch in epochs {
         let part: Vec<Operation> = history
             .iter()
@@ -115,10 +111,7 @@ fn prepare(history: &[Operation]) -> Vec<search::Closed> {
             // A read that ended before the write began is left to the search, which will not find an order for it.
             (Kind::Write(value), None) => first_read.get(&value).copied()?.max(operation.start),
         };
-        Some(search::Closed {
-            operation: *operation,
-            end,
-        })
+        Some(search::Closed { operation: *operation, end })
     };
     history.iter().filter_map(close).collect()
 }

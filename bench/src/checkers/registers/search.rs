@@ -98,12 +98,7 @@ impl Taken {
         let mut with = self.clone();
         let at = with.above.partition_point(|other| *other < number);
         with.above.insert(at, number);
-        let run = with
-            .above
-            .iter()
-            .enumerate()
-            .take_while(|(offset, number)| **number == with.low + offset)
-            .count();
+        let run = with.above.iter().enumerate().take_while(|(offset, number)| **number == with.low + offset).count();
         with.above.drain(..run);
         with.low += run;
         with

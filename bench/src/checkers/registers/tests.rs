@@ -3,23 +3,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn op(kind: Kind, start: u64, end: u64) -> Operation {
-    Operation {
-        kind,
-        start,
-        end: Some(end),
-        epoch: 1,
-        repeated: false,
-    }
+    Operation { kind, start, end: Some(end), epoch: 1, repeated: false }
 }
 
 fn unknown(kind: Kind, start: u64) -> Operation {
-    Operation {
-        kind,
-        start,
-        end: None,
-        epoch: 0,
-        repeated: true,
-    }
+    Operation { kind, start, end: None, epoch: 0, repeated: true }
 }
 
 use Kind::{Read, Write};
@@ -37,82 +25,44 @@ fn overlapping_operations_may_take_either_order() {
 #[test]
 fn a_stale_read_is_found() {
     let read = op(Read(0), 21, 30);
-    assert_eq!(
-        check(&[op(Write(1), 10, 20), read], FROM_ZERO),
-        Err(Violation::NotLinearizable(read))
-    );
+    assert_eq!(check(&[op(Write(1), 10, 20), read], FROM_ZERO), Err(Violation::NotLinearizable(read)));
 }
 
 #[test]
 fn reads_that_go_back_are_found_though_each_alone_would_fit() {
     // The write overlaps both reads, so each value is possible; but not the new one first and then the old one.
-    let history = [
-        op(Write(1), 10, 100),
-        op(Read(1), 20, 30),
-        op(Read(0), 40, 50),
-    ];
-    assert!(matches!(
-        check(&history, FROM_ZERO),
-        Err(Violation::NotLinearizable(_))
-    ));
-    assert_eq!(
-        check(
-            &[history[0], op(Read(0), 20, 30), op(Read(1), 40, 50)],
-            FROM_ZERO
-        ),
-        Ok(())
-    );
+    let history = [op(Write(1), 10, 100), op(Read(1), 20, 30), op(Read(0), 40, 50)];
+    assert!(matches!(check(&history, FROM_ZERO), Err(Violation::NotLinearizable(_))));
+    assert_eq!(check(&[history[0], op(Read(0), 20, 30), op(Read(1), 40, 50)], FROM_ZERO), Ok(()));
 }
 
 #[test]
 fn a_lost_write_is_found() {
     let history = [op(Write(1), 1, 2), op(Write(2), 3, 4), op(Read(1), 5, 6)];
-    assert!(matches!(
-        check(&history, FROM_ZERO),
-        Err(Violation::NotLinearizable(_))
-    ));
+    assert!(matches!(check(&history, FROM_ZERO), Err(Violation::NotLinearizable(_))));
 }
 
 #[test]
 fn an_unknown_write_may_take_effect_late_or_never_but_not_twice() {
-    let late = [
-        unknown(Write(1), 1),
-        op(Read(0), 10, 11),
-        op(Write(2), 12, 13),
-        op(Read(1), 20, 21),
-    ];
+    let late = [unknown(Write(1), 1), op(Read(0), 10, 11), op(Write(2), 12, 13), op(Read(1), 20, 21)];
     assert_eq!(check(&late, FROM_ZERO), Ok(()));
     assert_eq!(check(&late[..3], FROM_ZERO), Ok(()));
-    let twice = [
-        unknown(Write(1), 1),
-        op(Read(1), 10, 11),
-        op(Write(2), 12, 13),
-        op(Read(2), 14, 15),
-        op(Read(1), 20, 21),
-    ];
-    assert!(matches!(
-        check(&twice, FROM_ZERO),
-        Err(Violation::NotLinearizable(_))
-    ));
+    let twice =
+        [unknown(Write(1), 1), op(Read(1), 10, 11), op(Write(2), 12, 13), op(Read(2), 14, 15), op(Read(1), 20, 21)];
+    assert!(matches!(check(&twice, FROM_ZERO), Err(Violation::NotLinearizable(_))));
 }
 
 #[test]
 fn a_read_from_the_future_is_found() {
     let history = [op(Read(1), 1, 2), unknown(Write(1), 5)];
-    assert!(matches!(
-        check(&history, FROM_ZERO),
-        Err(Violation::NotLinearizable(_))
-    ));
+    assert!(matches!(check(&history, FROM_ZERO), Err(Violation::NotLinearizable(_))));
 }
 
 #[test]
 fn values_that_nobody_wrote_and_values_written_twice_are_found() {
     let read = op(Read(9), 1, 2);
     assert_eq!(check(&[read], FROM_ZERO), Err(Violation::Invented(read)));
-    assert_eq!(
-        check(&[op(Write(1), 1, 2), op(Write(1), 3, 4)], FROM_ZERO),
-        Err(Violation::SameValue(1))
-    );
+    assert_eq!(check(&[op(Write(1), 1, 2), op(Write(1), 3, 4)], FROM_ZERO), Err(Violation::SameValue(1)));
 }
 
 #[test]
@@ -129,24 +79,14 @@ fn epochs_are_checked_apart_when_failovers_may_lose() {
     assert_eq!(check_by_epoch(&lost), Ok(()));
     let mut stale = lost;
     stale[4].kind = Read(1);
-    assert!(
-        check_by_epoch(&stale).is_err(),
-        "within an epoch nothing is excused"
-    );
+    assert!(check_by_epoch(&stale).is_err(), "within an epoch nothing is excused");
 }
 
 #[test]
 fn a_repeated_write_may_belong_to_the_epoch_before() {
     let in_epoch = |epoch, operation| Operation { epoch, ..operation };
-    let repeated = Operation {
-        repeated: true,
-        ..in_epoch(2, op(Write(1), 1, 20))
-    };
-    let history = [
-        repeated,
-        in_epoch(1, op(Write(2), 3, 4)),
-        in_epoch(2, op(Read(2), 30, 31)),
-    ];
+    let repeated = Operation { repeated: true, ..in_epoch(2, op(Write(1), 1, 20)) };
+    let history = [repeated, in_epoch(1, op(Write(2), 3, 4)), in_epoch(2, op(Read(2), 30, 31))];
     assert_eq!(check_by_epoch(&history), Ok(()));
 }
 
@@ -156,23 +96,10 @@ fn real_history(moves: &[(bool, u64, u64, bool)]) -> Vec<Operation> {
     let mut points: Vec<(u64, Operation)> = Vec::new();
     for (number, (is_write, before, after, known)) in moves.iter().enumerate() {
         let moment = 1000 + number as u64 * 10;
-        let kind = if *is_write {
-            Write(number as u64 + 1)
-        } else {
-            Read(0)
-        };
+        let kind = if *is_write { Write(number as u64 + 1) } else { Read(0) };
         let known = *known || !is_write;
         let end = known.then_some(moment + 1 + after);
-        points.push((
-            moment,
-            Operation {
-                kind,
-                start: moment - before,
-                end,
-                epoch: 1,
-                repeated: false,
-            },
-        ));
+        points.push((moment, Operation { kind, start: moment - before, end, epoch: 1, repeated: false }));
     }
     let mut value = 0;
     for (_, operation) in &mut points {
