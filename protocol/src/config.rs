@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Member;
 
+/// Version of the config that a cluster is bootstrapped with, K = {first node} and W = 0. A leader under it refuses client
+/// writes: the asked-for durability rule does not hold before version 2.
+pub const BOOTSTRAP_VERSION: u64 = 1;
+
 /// {version, K, W}: versioned, stored in the resource's status and in every node's control file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterConfig {

@@ -19,5 +19,5 @@ pub mod ids;
 pub mod settings;
 pub mod status;
 
-pub use config::{ClusterConfig, ConfigPair};
+pub use config::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair};
 pub use ids::{Chain, ClusterId, Epoch, Incarnation, Index, Member, NodeName, Position};
