@@ -19,3 +19,5 @@ pub mod cluster;
 pub mod histogram;
 pub mod load;
 pub mod random;
+pub mod torture;
+pub mod workload;

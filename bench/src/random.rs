@@ -2,6 +2,13 @@
 //! number generators", 2014). A run of the torture test is named by its seed: the same seed plans the same faults, though
 //! threads and disks still interleave as they like.
 
+/// A seed that differs from run to run and is short enough to be typed again.
+pub fn fresh_seed() -> u64 {
+    // The standard library seeds its hash maps from the system.
+    let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+    random % 1_000_000
+}
+
 /// A stream of pseudo-random numbers.
 #[derive(Clone, Debug)]
 pub struct Random {
