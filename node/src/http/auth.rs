@@ -17,10 +17,7 @@ const MAX_TOKEN_BYTES: usize = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     #[error("cannot read the token file {path}: {source}")]
-    Read {
-        path: String,
-        source: std::io::Error,
-    },
+    Read { path: String, source: std::io::Error },
     #[error("the token file {path} {problem}")]
     Content { path: String, problem: &'static str },
 }
@@ -37,14 +34,8 @@ impl Secret {
     /// Reads a token file; white space at its ends does not count.
     pub fn read(path: &Path) -> Result<Secret, TokenError> {
         let name = || path.display().to_string();
-        let content = |problem| TokenError::Content {
-            path: name(),
-            problem,
-        };
-        let text = std::fs::read_to_string(path).map_err(|source| TokenError::Read {
-            path: name(),
-            source,
-        })?;
+        let content = |problem| TokenError::Content { path: name(), problem };
+        let text = std::fs::read_to_string(path).map_err(|source| TokenError::Read { path: name(), source })?;
         let token = text.trim();
         if token.is_empty() {
             return Err(content("is empty"));
@@ -92,18 +83,14 @@ pub struct Bearer {
 impl Bearer {
     fn token(&self) -> Option<&str> {
         let (scheme, token) = self.header.split_once(' ')?;
-        scheme
-            .eq_ignore_ascii_case("bearer")
-            .then_some(token.trim())
+        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
     }
 }
 
 impl FromStr for Bearer {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Bearer, Self::Err> {
-        Ok(Bearer {
-            header: text.to_owned(),
-        })
+        Ok(Bearer { header: text.to_owned() })
     }
 }
 
@@ -159,10 +146,8 @@ fn admit(accepted: &[&Option<Secret>], caller: &Caller, what: &str) -> Result<()
         return Err(ErrorCode::Unauthorized.error(format!("a {what} token is required"), hint));
     };
     // Every secret is compared, so that the time does not tell which one was close.
-    let matches = accepted
-        .iter()
-        .flat_map(|secret| secret.as_ref())
-        .fold(false, |found, secret| secret.is(token) | found);
+    let matches =
+        accepted.iter().flat_map(|secret| secret.as_ref()).fold(false, |found, secret| secret.is(token) | found);
     if matches {
         return Ok(());
     }
@@ -177,34 +162,18 @@ mod tests {
     use super::*;
 
     fn caller(header: Option<&str>, elsewhere: bool) -> Caller {
-        let bearer = header.map(|header| Bearer {
-            header: header.to_owned(),
-        });
+        let bearer = header.map(|header| Bearer { header: header.to_owned() });
         Caller { bearer, elsewhere }
     }
 
     #[test]
     fn a_configured_token_is_wanted_from_everywhere() {
-        let tokens = Tokens {
-            client: Some(Secret::new("abc")),
-            ..Tokens::default()
-        };
+        let tokens = Tokens { client: Some(Secret::new("abc")), ..Tokens::default() };
         for elsewhere in [false, true] {
-            assert!(
-                tokens
-                    .client(&caller(Some("Bearer abc"), elsewhere))
-                    .is_ok()
-            );
-            assert!(
-                tokens
-                    .client(&caller(Some("bearer  abc "), elsewhere))
-                    .is_ok()
-            );
+            assert!(tokens.client(&caller(Some("Bearer abc"), elsewhere)).is_ok());
+            assert!(tokens.client(&caller(Some("bearer  abc "), elsewhere)).is_ok());
             for wrong in ["Bearer abd", "Bearer ab", "Bearer", "abc", "Basic abc", ""] {
-                assert!(
-                    tokens.client(&caller(Some(wrong), elsewhere)).is_err(),
-                    "{wrong}"
-                );
+                assert!(tokens.client(&caller(Some(wrong), elsewhere)).is_err(), "{wrong}");
             }
             assert!(tokens.client(&caller(None, elsewhere)).is_err());
         }
@@ -214,45 +183,26 @@ mod tests {
     fn without_a_token_only_this_machine_is_served() {
         let tokens = Tokens::default();
         assert!(tokens.client(&caller(None, false)).is_ok());
-        let refused = tokens
-            .client(&caller(Some("Bearer x"), true))
-            .err()
-            .map(|e| e.code);
+        let refused = tokens.client(&caller(Some("Bearer x"), true)).err().map(|e| e.code);
         assert_eq!(refused, Some(ErrorCode::Unauthorized));
         assert!(tokens.admin(&caller(None, true)).is_err());
     }
 
     #[test]
     fn the_tokens_are_separate() {
-        let tokens = Tokens {
-            client: Some(Secret::new("c")),
-            peer: Some(Secret::new("p")),
-            admin: Some(Secret::new("a")),
-        };
+        let tokens =
+            Tokens { client: Some(Secret::new("c")), peer: Some(Secret::new("p")), admin: Some(Secret::new("a")) };
         assert!(tokens.admin(&caller(Some("Bearer c"), false)).is_err());
         assert!(tokens.peer(&caller(Some("Bearer a"), false)).is_err());
         assert!(tokens.client(&caller(Some("Bearer a"), false)).is_err());
-        assert!(
-            tokens
-                .client_or_admin(&caller(Some("Bearer a"), false))
-                .is_ok()
-        );
-        assert!(
-            tokens
-                .client_or_admin(&caller(Some("Bearer p"), false))
-                .is_err()
-        );
+        assert!(tokens.client_or_admin(&caller(Some("Bearer a"), false)).is_ok());
+        assert!(tokens.client_or_admin(&caller(Some("Bearer p"), false)).is_err());
     }
 
     #[test]
     fn secrets_do_not_show_in_debug_output() {
-        let tokens = Tokens {
-            client: Some(Secret::new("sesame")),
-            ..Tokens::default()
-        };
-        assert!(
-            !format!("{tokens:?} {:?}", caller(Some("Bearer sesame"), true)).contains("sesame")
-        );
+        let tokens = Tokens { client: Some(Secret::new("sesame")), ..Tokens::default() };
+        assert!(!format!("{tokens:?} {:?}", caller(Some("Bearer sesame"), true)).contains("sesame"));
     }
 
     #[test]
@@ -260,13 +210,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         assert!(matches!(Secret::read(&path), Err(TokenError::Read { .. })));
-        for (content, good) in [
-            ("abc\n", true),
-            ("", false),
-            (" \n", false),
-            ("a b", false),
-            ("ä", false),
-        ] {
+        for (content, good) in [("abc\n", true), ("", false), (" \n", false), ("a b", false), ("ä", false)] {
             std::fs::write(&path, content).unwrap();
             assert_eq!(Secret::read(&path).is_ok(), good, "{content:?}");
         }

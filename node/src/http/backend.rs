@@ -14,8 +14,8 @@ use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use rdb_engine::{KeptOutcome, QueryResult, RequestKey, Statement};
 use rdb_protocol::admin::{
-    AdminRefusal, Fence, Follow, Init, LeaseAnswer, NextConfig, Probe, Promote, Recruit, Reseed,
-    ResumeWrites, Settle, Shutdown, StopWrites,
+    AdminRefusal, Fence, Follow, Init, LeaseAnswer, NextConfig, Probe, Promote, Recruit, Reseed, ResumeWrites, Settle,
+    Shutdown, StopWrites,
 };
 use rdb_protocol::api::{ApiError, Consistency, Token};
 use rdb_protocol::status::NodeStatus;
@@ -207,10 +207,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Marked as changed with every change of [`Backend::status`] that somebody should hear of at once.
     fn status_changed(&self) -> watch::Receiver<()>;
 
-    fn admin(
-        &self,
-        call: AdminCall,
-    ) -> impl Future<Output = Result<AdminAnswer, AdminRefusal>> + Send;
+    fn admin(&self, call: AdminCall) -> impl Future<Output = Result<AdminAnswer, AdminRefusal>> + Send;
 
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, ApiError>> + Send;
 

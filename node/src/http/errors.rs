@@ -48,17 +48,12 @@ pub(crate) fn bad_json(error: serde_json::Error, call: &str) -> ApiError {
         serde_json::error::Category::Data => "the body is not what this call takes",
         _ => "the body is not valid JSON",
     };
-    ErrorCode::BadRequest.error(
-        format!("{kind}: {error}"),
-        format!("See `{call}` in /v1/openapi.json."),
-    )
+    ErrorCode::BadRequest.error(format!("{kind}: {error}"), format!("See `{call}` in /v1/openapi.json."))
 }
 
 pub(crate) fn too_large(limit: u64) -> ApiError {
-    ErrorCode::RequestTooLarge.error(
-        format!("the request is larger than {limit} bytes"),
-        "Split it, or raise `access.maxRequestSize`.",
-    )
+    ErrorCode::RequestTooLarge
+        .error(format!("the request is larger than {limit} bytes"), "Split it, or raise `access.maxRequestSize`.")
 }
 
 pub(crate) fn timeout() -> ApiError {
@@ -76,10 +71,7 @@ pub(crate) fn no_leader() -> ApiError {
 }
 
 pub(crate) fn not_leader() -> ApiError {
-    ErrorCode::NotLeader.error(
-        "this node does not lead",
-        "Ask the leader; `GET /v1/status` names it.",
-    )
+    ErrorCode::NotLeader.error("this node does not lead", "Ask the leader; `GET /v1/status` names it.")
 }
 
 pub(crate) fn unknown_outcome(reason: &str) -> ApiError {
@@ -93,10 +85,7 @@ pub(crate) fn unknown_outcome(reason: &str) -> ApiError {
 pub(crate) fn is_passing(error: &ApiError) -> bool {
     error.retry == Retry::Safe
         && error.outcome == Outcome::None
-        && matches!(
-            error.code,
-            ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::Unavailable
-        )
+        && matches!(error.code, ErrorCode::NoLeader | ErrorCode::NotLeader | ErrorCode::Unavailable)
 }
 
 /// What no filter took: in our format instead of warp's plain text.
@@ -112,28 +101,22 @@ pub(crate) async fn recover(rejection: Rejection) -> Result<Response, Infallible
         return Ok(error(ErrorCode::BadRequest.error(message, hint)));
     }
     if rejection.find::<reject::InvalidQuery>().is_some() {
-        return Ok(error(
-            ErrorCode::BadRequest.error("the query string is not valid", "See /v1/openapi.json."),
-        ));
+        return Ok(error(ErrorCode::BadRequest.error("the query string is not valid", "See /v1/openapi.json.")));
     }
     if rejection.find::<reject::MethodNotAllowed>().is_some() {
-        let refused = ErrorCode::NotFound.error(
-            "this path does not take this method",
-            "See /v1/openapi.json for the methods of every path.",
-        );
+        let refused = ErrorCode::NotFound
+            .error("this path does not take this method", "See /v1/openapi.json for the methods of every path.");
         let mut response = error(refused);
         *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
         return Ok(response);
     }
     if rejection.is_not_found() {
-        return Ok(error(ErrorCode::NotFound.error(
-            "there is nothing at this path",
-            "See /v1/openapi.json for all paths.",
-        )));
+        return Ok(error(
+            ErrorCode::NotFound.error("there is nothing at this path", "See /v1/openapi.json for all paths."),
+        ));
     }
     tracing::error!(?rejection, "a request was rejected for an unknown reason");
-    Ok(error(ErrorCode::Internal.error(
-        "the request was rejected for an unknown reason",
-        "Report it with the node's log.",
-    )))
+    Ok(error(
+        ErrorCode::Internal.error("the request was rejected for an unknown reason", "Report it with the node's log."),
+    ))
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::auth::Bearer;
+use super::auth::Caller;
 use super::backend::{Deadline, Level, Limits};
 use super::errors;
 use super::values;
@@ -28,11 +28,11 @@ const DRAIN_FACTOR: u64 = 4;
 
 /// `Idempotency-Key: <client>:<sequence>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyHeader(pub ClientTag);
+pub(crate) struct KeyHeader(pub ClientTag);
 
 #[derive(Debug, thiserror::Error)]
 #[error("not <client>:<sequence>")]
-pub struct KeyHeaderError;
+pub(crate) struct KeyHeaderError;
 
 impl FromStr for KeyHeader {
     type Err = KeyHeaderError;
@@ -46,23 +46,19 @@ impl FromStr for KeyHeader {
             return Err(KeyHeaderError);
         }
         let sequence = sequence.parse().map_err(|_| KeyHeaderError)?;
-        Ok(KeyHeader(ClientTag {
-            client: client.to_owned(),
-            sequence,
-        }))
+        Ok(KeyHeader(ClientTag { client: client.to_owned(), sequence }))
     }
 }
 
 /// What the headers of a client's request say.
 #[derive(Clone, Debug)]
 pub(crate) struct Head {
-    pub(crate) bearer: Option<Bearer>,
+    pub(crate) caller: Caller,
     pub(crate) key: Option<ClientTag>,
     /// Set by a node that forwarded the request: what is left of the deadline.
     pub(crate) deadline_ms: Option<u64>,
     /// Forwarded once already: not again, or two nodes that take each other for the leader would play ping-pong.
     pub(crate) forwarded: bool,
-    pub(crate) elsewhere: bool,
 }
 
 /// The POST calls of clients.
@@ -150,19 +146,12 @@ pub(crate) fn parse(call: Call, body: &[u8]) -> Result<Parsed, ApiError> {
     let bad = |error| errors::bad_json(error, call.path());
     match call {
         Call::Execute => {
-            let ExecuteBody {
-                sql,
-                args,
-                deadline_ms,
-            } = serde_json::from_slice(body).map_err(bad)?;
+            let ExecuteBody { sql, args, deadline_ms } = serde_json::from_slice(body).map_err(bad)?;
             let work = Work::Write(vec![Statement { sql, args }]);
             Ok(Parsed { work, deadline_ms })
         }
         Call::Batch => {
-            let BatchBody {
-                statements,
-                deadline_ms,
-            } = serde_json::from_slice(body).map_err(bad)?;
+            let BatchBody { statements, deadline_ms } = serde_json::from_slice(body).map_err(bad)?;
             let statement = |StatementBody { sql, args }| Statement { sql, args };
             let work = Work::Write(statements.into_iter().map(statement).collect());
             Ok(Parsed { work, deadline_ms })
@@ -170,32 +159,21 @@ pub(crate) fn parse(call: Call, body: &[u8]) -> Result<Parsed, ApiError> {
         Call::Query => {
             let body: QueryBody = serde_json::from_slice(body).map_err(bad)?;
             let level = level(&body)?;
-            let statement = Statement {
-                sql: body.sql,
-                args: body.args,
-            };
-            Ok(Parsed {
-                work: Work::Read(statement, level),
-                deadline_ms: body.deadline_ms,
-            })
+            let statement = Statement { sql: body.sql, args: body.args };
+            Ok(Parsed { work: Work::Read(statement, level), deadline_ms: body.deadline_ms })
         }
     }
 }
 
 fn level(body: &QueryBody) -> Result<Level, ApiError> {
     let missing = |field: &str, level: &str| {
-        ErrorCode::BadRequest.error(
-            format!("`consistency: {level}` needs `{field}`"),
-            "See `/v1/query` in /v1/openapi.json.",
-        )
+        ErrorCode::BadRequest
+            .error(format!("`consistency: {level}` needs `{field}`"), "See `/v1/query` in /v1/openapi.json.")
     };
     match body.consistency {
         Consistency::Linearizable => Ok(Level::Linearizable),
         Consistency::Any => Ok(Level::Any),
-        Consistency::Session => body
-            .position
-            .map(Level::Session)
-            .ok_or_else(|| missing("position", "session")),
+        Consistency::Session => body.position.map(Level::Session).ok_or_else(|| missing("position", "session")),
         Consistency::Bounded => body
             .max_staleness_ms
             .map(|ms| Level::Bounded(Duration::from_millis(ms)))
@@ -205,19 +183,13 @@ fn level(body: &QueryBody) -> Result<Level, ApiError> {
 
 /// The deadline of a request: what a forwarding node handed on, or what the body asks for, or the default.
 pub(crate) fn deadline(head: &Head, asked_ms: Option<u64>, limits: &Limits) -> Deadline {
-    let wait = head
-        .deadline_ms
-        .or(asked_ms)
-        .map_or(limits.transaction_timeout, Duration::from_millis);
+    let wait = head.deadline_ms.or(asked_ms).map_or(limits.transaction_timeout, Duration::from_millis);
     Deadline::after(wait.min(MAX_DEADLINE))
 }
 
 /// The key with a hash of what was asked, so that another request under the same key is noticed.
 pub(crate) fn key(tag: Option<&ClientTag>, statements: &[Statement]) -> Option<RequestKey> {
-    tag.map(|tag| RequestKey {
-        tag: tag.clone(),
-        request_hash: fingerprint(statements),
-    })
+    tag.map(|tag| RequestKey { tag: tag.clone(), request_hash: fingerprint(statements) })
 }
 
 fn fingerprint(statements: &[Statement]) -> u64 {
@@ -263,27 +235,20 @@ pub(crate) async fn body<C: Buf>(
     let read = collect(stream, limit);
     match tokio::time::timeout(limits.transaction_timeout, read).await {
         Ok(result) => result,
-        Err(_) => Err(ErrorCode::Timeout.error(
-            "the body did not arrive in time",
-            "Send the request at once, or in smaller parts.",
-        )),
+        Err(_) => Err(ErrorCode::Timeout
+            .error("the body did not arrive in time", "Send the request at once, or in smaller parts.")),
     }
 }
 
-async fn collect<C: Buf>(
-    stream: impl Stream<Item = Result<C, warp::Error>>,
-    limit: u64,
-) -> Result<Bytes, ApiError> {
+async fn collect<C: Buf>(stream: impl Stream<Item = Result<C, warp::Error>>, limit: u64) -> Result<Bytes, ApiError> {
     let mut stream = std::pin::pin!(stream);
     let mut whole = Bytes::new();
     let mut parts = BytesMut::new();
     let mut seen: u64 = 0;
     while let Some(chunk) = stream.next().await {
         let mut chunk = chunk.map_err(|error| {
-            ErrorCode::BadRequest.error(
-                format!("the body broke off: {error}"),
-                "Send it as long as `Content-Length` says.",
-            )
+            ErrorCode::BadRequest
+                .error(format!("the body broke off: {error}"), "Send it as long as `Content-Length` says.")
         })?;
         seen += chunk.remaining() as u64;
         if seen > limit.saturating_mul(DRAIN_FACTOR) {
@@ -305,11 +270,7 @@ async fn collect<C: Buf>(
     if seen > limit {
         return Err(errors::too_large(limit));
     }
-    Ok(if parts.is_empty() {
-        whole
-    } else {
-        parts.freeze()
-    })
+    Ok(if parts.is_empty() { whole } else { parts.freeze() })
 }
 
 #[cfg(test)]
@@ -322,17 +283,7 @@ mod tests {
         let tag = key("a:b:7").unwrap();
         assert_eq!((tag.client.as_str(), tag.sequence), ("a:b", 7));
         assert!(key(&format!("{}:1", "x".repeat(64))).is_some());
-        for bad in [
-            "",
-            "a",
-            ":1",
-            "a:",
-            "a:-1",
-            "a:+1",
-            "a:1x",
-            "a b:1",
-            "a:99999999999999999999",
-        ] {
+        for bad in ["", "a", ":1", "a:", "a:-1", "a:+1", "a:1x", "a b:1", "a:99999999999999999999"] {
             assert!(key(bad).is_none(), "{bad}");
         }
         assert!(key(&format!("{}:1", "x".repeat(65))).is_none());
@@ -345,10 +296,7 @@ mod tests {
             Work::Read(..) => unreachable!(),
         };
         let one = of(r#"{"statements":[{"sql":"a","args":["b",1]}]}"#);
-        assert_eq!(
-            one,
-            of(r#"{"deadline_ms":9,"statements":[{"args":["b", 1],"sql":"a"}]}"#)
-        );
+        assert_eq!(one, of(r#"{"deadline_ms":9,"statements":[{"args":["b", 1],"sql":"a"}]}"#));
         for other in [
             r#"{"statements":[{"sql":"a","args":["b",1.0]}]}"#,
             r#"{"statements":[{"sql":"a","args":["b1"]}]}"#,

@@ -63,11 +63,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
         // Not silently rounded to REAL: the caller meant a whole number.
-        i64::try_from(value).map(Value::Integer).map_err(|_| {
-            E::custom(format_args!(
-                "{value} does not fit into a signed 64-bit integer"
-            ))
-        })
+        i64::try_from(value)
+            .map(Value::Integer)
+            .map_err(|_| E::custom(format_args!("{value} does not fit into a signed 64-bit integer")))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
@@ -87,13 +85,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
             return Err(A::Error::custom("an object must be {\"base64\": \"…\"}"));
         };
         if key != "base64" || map.next_key::<String>()?.is_some() {
-            return Err(A::Error::custom(
-                "an object must be {\"base64\": \"…\"} and nothing else",
-            ));
+            return Err(A::Error::custom("an object must be {\"base64\": \"…\"} and nothing else"));
         }
-        let bytes = STANDARD
-            .decode(text)
-            .map_err(|error| A::Error::custom(format_args!("base64: {error}")))?;
+        let bytes = STANDARD.decode(text).map_err(|error| A::Error::custom(format_args!("base64: {error}")))?;
         Ok(Value::Blob(bytes))
     }
 }
@@ -129,11 +123,7 @@ impl<'de> Visitor<'de> for ArgsVisitor {
 pub(crate) fn write_open_result(out: &mut Vec<u8>, result: &QueryResult) {
     out.extend_from_slice(b"{\"columns\":[");
     for (nth, column) in result.columns.iter().enumerate() {
-        out.extend_from_slice(if nth == 0 {
-            b"{\"name\":"
-        } else {
-            b",{\"name\":"
-        });
+        out.extend_from_slice(if nth == 0 { b"{\"name\":" } else { b",{\"name\":" });
         write_text(out, &column.name);
         out.extend_from_slice(b",\"type\":");
         match &column.declared {
@@ -269,9 +259,7 @@ mod tests {
 
     fn parse(json: &str) -> Result<Value, String> {
         let mut parser = serde_json::Deserializer::from_str(json);
-        ValueSeed
-            .deserialize(&mut parser)
-            .map_err(|error| error.to_string())
+        ValueSeed.deserialize(&mut parser).map_err(|error| error.to_string())
     }
 
     fn write(value: Value) -> String {
@@ -287,10 +275,7 @@ mod tests {
         assert!(parse("9223372036854775808").unwrap_err().contains("64-bit"));
         assert_eq!(write(Value::Integer(i64::MIN)), "\"-9223372036854775808\"");
         assert_eq!(write(Value::Integer(SAFE_INTEGER)), "9007199254740992");
-        assert_eq!(
-            write(Value::Integer(SAFE_INTEGER + 1)),
-            "\"9007199254740993\""
-        );
+        assert_eq!(write(Value::Integer(SAFE_INTEGER + 1)), "\"9007199254740993\"");
     }
 
     #[test]
@@ -307,14 +292,9 @@ mod tests {
             let blob = Value::Blob((0..length).map(|n| n.wrapping_mul(251)).collect());
             assert_eq!(parse(&write(blob.clone())), Ok(blob));
         }
-        for bad in [
-            "{}",
-            "{\"base64\":\"!\"}",
-            "{\"hex\":\"00\"}",
-            "{\"base64\":\"\",\"x\":\"\"}",
-            "[1]",
-            "{\"base64\":1}",
-        ] {
+        for bad in
+            ["{}", "{\"base64\":\"!\"}", "{\"hex\":\"00\"}", "{\"base64\":\"\",\"x\":\"\"}", "[1]", "{\"base64\":1}"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
@@ -322,41 +302,25 @@ mod tests {
     #[test]
     fn text_is_escaped() {
         let text = "\"\\\n\u{0}\u{7f}é𝄞".to_owned();
-        assert_eq!(
-            parse(&write(Value::Text(text.clone()))),
-            Ok(Value::Text(text))
-        );
+        assert_eq!(parse(&write(Value::Text(text.clone()))), Ok(Value::Text(text)));
     }
 
     #[test]
     fn results_have_the_shape_that_the_protocol_states() {
-        let column = |name: &str, declared: Option<&str>| Column {
-            name: name.into(),
-            declared: declared.map(Into::into),
-        };
+        let column =
+            |name: &str, declared: Option<&str>| Column { name: name.into(), declared: declared.map(Into::into) };
         let result = QueryResult {
             columns: [column("a", Some("INTEGER")), column("b\"", None)].into(),
-            values: vec![
-                Value::Integer(1),
-                Value::Null,
-                Value::Integer(i64::MAX),
-                Value::Text("x".into()),
-            ],
+            values: vec![Value::Integer(1), Value::Null, Value::Integer(i64::MAX), Value::Text("x".into())],
             rows_affected: 3,
             last_insert_rowid: -7,
         };
-        let position = Token {
-            epoch: Epoch(2),
-            index: Index(9),
-        };
+        let position = Token { epoch: Epoch(2), index: Index(9) };
         let one: ExecuteResponse = serde_json::from_slice(&single(&result, position)).unwrap();
         assert_eq!(one.position, position);
         assert_eq!(one.result.columns[1].name, "b\"");
         assert_eq!(one.result.columns[0].declared.as_deref(), Some("INTEGER"));
-        assert_eq!(
-            one.result.rows[1],
-            [json!("9223372036854775807"), json!("x")]
-        );
+        assert_eq!(one.result.rows[1], [json!("9223372036854775807"), json!("x")]);
         assert_eq!(one.result.rows_affected, 3);
         assert_eq!(one.result.last_insert_rowid, json!(-7));
         let both = [result, QueryResult::default()];

@@ -1,0 +1,211 @@
+//! The accept loop: one task per connection, HTTP/1.1 with keep-alive. Requests go to the driver's peer hook or to warp.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::header::AUTHORIZATION;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper::Request;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rdb_protocol::api::ApiError;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
+
+use super::app::App;
+use super::auth::{Bearer, Caller, Elsewhere, Tokens};
+use super::backend::Backend;
+use super::metrics::Kind;
+use super::{errors, routes};
+
+/// The head of the next request must be complete after this long, which also ends connections that are idle: longer than
+/// what clients and our own pool keep them for, so that it is not us who closes a connection with a request on its way.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Connections at once. Each costs 10 to 20 KiB and one of the usual 65,536 file descriptors of a container.
+const MAX_CONNECTIONS: usize = 8192;
+
+/// Buffer of a connection: large enough for bodies to arrive in few reads, small enough for thousands of connections.
+const MAX_BUFFER_BYTES: usize = 256 << 10;
+
+/// Pause after a failed accept: the usual reason, no free file descriptor, does not pass within microseconds.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Takes over requests to `/v1/peer…`, whose peer token was checked: the WebSocket upgrade of a peer, or a seed session.
+pub type PeerHook = Arc<dyn Fn(Request<Incoming>) -> warp::reply::Response + Send + Sync>;
+
+/// A running server. Dropping it stops accepting and ends every connection but the ones that peers took over.
+pub struct Server {
+    local_address: SocketAddr,
+    orders: Arc<watch::Sender<Order>>,
+}
+
+/// What all connections are told. Peer connections are out of reach: they are the driver's after their upgrade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Order {
+    /// Counts [`Server::close_clients`].
+    closes: u64,
+    stop: bool,
+}
+
+impl Server {
+    /// Serves `listener` on the current tokio runtime.
+    pub fn start<B: Backend>(
+        listener: TcpListener,
+        backend: Arc<B>,
+        tokens: Tokens,
+        peer: PeerHook,
+    ) -> io::Result<Server> {
+        let local_address = listener.local_addr()?;
+        let orders = Arc::new(watch::Sender::new(Order::default()));
+        let app = Arc::new(App::new(backend, tokens));
+        tokio::spawn(accept(listener, app, peer, orders.clone()));
+        Ok(Server { local_address, orders })
+    }
+
+    pub fn local_address(&self) -> SocketAddr {
+        self.local_address
+    }
+
+    /// Ends the connections that stand, each after the request that it is at: a leader that was demoted calls this, since
+    /// clients would stay with it although the routes have moved. New connections are served, and forwarded.
+    pub fn close_clients(&self) {
+        self.orders.send_modify(|order| order.closes += 1);
+    }
+
+    /// Stops accepting and drops all connections at once.
+    pub fn stop(&self) {
+        self.orders.send_modify(|order| order.stop = true);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+async fn accept<B: Backend>(
+    listener: TcpListener,
+    app: Arc<App<B>>,
+    peer: PeerHook,
+    orders: Arc<watch::Sender<Order>>,
+) {
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let mut stop = orders.subscribe();
+    loop {
+        let next = async {
+            let slot = free.clone().acquire_owned().await;
+            (slot, listener.accept().await)
+        };
+        let (slot, accepted) = tokio::select! {
+            next = next => next,
+            _ = stop.wait_for(|order| order.stop) => return,
+        };
+        match accepted {
+            Ok((stream, remote)) => {
+                app.metrics.connections.inc();
+                let connection = serve(stream, remote, app.clone(), peer.clone(), orders.subscribe());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                let pause = std::future::pending::<()>();
+                tokio::time::timeout(ACCEPT_PAUSE, pause).await.ok();
+            }
+        }
+    }
+}
+
+/// One connection, until its end.
+async fn serve<B: Backend>(
+    stream: TcpStream,
+    remote: SocketAddr,
+    app: Arc<App<B>>,
+    peer: PeerHook,
+    mut orders: watch::Receiver<Order>,
+) {
+    // Answers are small and written at once: waiting for more to send would only delay them.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let elsewhere = !remote.ip().to_canonical().is_loopback();
+    let warp = TowerToHyperService::new(warp::service(routes::routes(app.clone())));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let begun = Instant::now();
+        let kind = Kind::of_path(request.uri().path());
+        if elsewhere {
+            request.extensions_mut().insert(Elsewhere);
+        }
+        let answer = if kind == Kind::Other && is_peer(request.uri().path()) {
+            Err(to_peer(&app.tokens, &peer, request, elsewhere))
+        } else {
+            Ok(warp.call(request))
+        };
+        let app = app.clone();
+        async move {
+            let mut response = match answer {
+                Ok(answer) => answer.await?,
+                Err(response) => response,
+            };
+            app.mark_if_bare(&mut response);
+            app.metrics.count(kind, response.status(), begun.elapsed());
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let mut closing = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = &mut connection => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection broke");
+                }
+                return;
+            }
+            changed = orders.changed() => {
+                if changed.is_err() || orders.borrow_and_update().stop {
+                    return;
+                }
+                if !closing {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn is_peer(path: &str) -> bool {
+    path == "/v1/peer" || path.starts_with("/v1/peer/")
+}
+
+fn to_peer(tokens: &Tokens, peer: &PeerHook, request: Request<Incoming>, elsewhere: bool) -> warp::reply::Response {
+    match check_peer(tokens, &request, elsewhere) {
+        Ok(()) => peer(request),
+        Err(error) => errors::error(error),
+    }
+}
+
+fn check_peer(tokens: &Tokens, request: &Request<Incoming>, elsewhere: bool) -> Result<(), ApiError> {
+    let header = request.headers().get(AUTHORIZATION);
+    let header = header.and_then(|header| header.to_str().ok());
+    let bearer = header.map(|header| Bearer { header: header.to_owned() });
+    tokens.peer(&Caller { bearer, elsewhere })
+}
