@@ -13,12 +13,7 @@ pub enum LogError {
     Full(PathBuf),
     /// Damage in front of records that were flushed after it: do not serve, say so, re-seed.
     #[error("log is corrupt at record {index} ({} offset {offset}): {reason}", segment.display())]
-    Corrupt {
-        segment: PathBuf,
-        offset: u64,
-        index: Index,
-        reason: String,
-    },
+    Corrupt { segment: PathBuf, offset: u64, index: Index, reason: String },
     /// Only from open: the last record was completely written and is damaged. It may have been acknowledged, so end the
     /// incarnation first (rule 18), then open with [`crate::LogOptions::cut_bad_record`].
     #[error("the last record of the log is damaged: {0:?}")]
@@ -27,27 +22,16 @@ pub enum LogError {
     #[error("{} is not a log of ReplicatedDB", .0.display())]
     Foreign(PathBuf),
     #[error("{} has format version {found}, this node understands {known}: upgrade this node", path.display())]
-    NewerVersion {
-        path: PathBuf,
-        found: u32,
-        known: u32,
-    },
+    NewerVersion { path: PathBuf, found: u32, known: u32 },
     /// The records asked for were cut or dropped, maybe while they were being read; look again.
     #[error("record {0} is no longer in the log")]
     Gone(Index),
     /// Beyond the end of the log, or before its base.
     #[error("record {index} is outside of the log, {first} to {last}")]
-    OutOfRange {
-        index: Index,
-        first: Index,
-        last: Index,
-    },
+    OutOfRange { index: Index, first: Index, last: Index },
     /// Mistake of the caller: the entry is not the continuation of the log.
     #[error("record {}/{} does not follow {}/{}", found.0, found.1, last.0, last.1)]
-    NotNext {
-        last: (Epoch, Index),
-        found: (Epoch, Index),
-    },
+    NotNext { last: (Epoch, Index), found: (Epoch, Index) },
     /// Only from open: the directory has no log. Use [`crate::Log::create`].
     #[error("no log in {}", .0.display())]
     Missing(PathBuf),
@@ -58,11 +42,7 @@ pub enum LogError {
     Record(#[from] RecordError),
     /// The disk failed: stop the process. Never retry a failed flush.
     #[error("{action} {}: {source}", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
 }
 
 impl LogError {
@@ -71,19 +51,12 @@ impl LogError {
         let path = path.to_owned();
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full(path),
-            _ => LogError::Io {
-                action,
-                path,
-                source,
-            },
+            _ => LogError::Io { action, path, source },
         }
     }
 
     pub(crate) fn not_next(last: Position, found: Position) -> LogError {
-        LogError::NotNext {
-            last: (last.epoch, last.index),
-            found: (found.epoch, found.index),
-        }
+        LogError::NotNext { last: (last.epoch, last.index), found: (found.epoch, found.index) }
     }
 }
 
@@ -98,11 +71,7 @@ pub enum ControlError {
     #[error("{} is not a control file of ReplicatedDB", .0.display())]
     Foreign(PathBuf),
     #[error("{} has format version {found}, this node understands {known}: upgrade this node", path.display())]
-    NewerVersion {
-        path: PathBuf,
-        found: u32,
-        known: u32,
-    },
+    NewerVersion { path: PathBuf, found: u32, known: u32 },
     #[error("{} is damaged: {reason}", path.display())]
     Corrupt { path: PathBuf, reason: String },
     /// The directory belongs to a node of another name.
@@ -113,9 +82,5 @@ pub enum ControlError {
     Full(PathBuf),
     /// It is unknown whether the change is on disk: stop the process.
     #[error("{action} {}: {source}", path.display())]
-    Io {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
 }

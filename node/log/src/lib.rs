@@ -7,14 +7,21 @@
 //! | [`reader`] | [`LogReader`]: reads for catch-up and apply, outside of that lock |
 //! | [`control`] | [`Control`]: promise, identity and config in one small file; the data directory's lock |
 //! | [`state`] | [`ControlState`], the control file's content |
+//! | `segment`, `frame` | layout of the files; how a record lies in one, and what its remains say after a crash |
+//! | `recovery` | opening: torn, damaged, corrupt |
+//! | `map` | where each record is, in memory |
 //! | [`options`] | what the caller chooses, and what opening found |
 //! | [`error`] | what can go wrong, classified by what the caller must do |
 
 pub mod control;
 pub mod error;
+mod frame;
 pub mod log;
+mod map;
 pub mod options;
 pub mod reader;
+mod recovery;
+mod segment;
 pub mod state;
 pub mod sync;
 

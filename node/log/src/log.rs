@@ -1,55 +1,187 @@
-//! The replicated log.
+//! The replicated log: append-only segment files of one directory.
+//!
+//! | operation | disk | durable |
+//! | --- | --- | --- |
+//! | [`Log::append`] | one write into preallocated space | when a later [`SyncHandle::sync`] returns |
+//! | rotation, within `append` | new file; nothing waits for the disk | the same |
+//! | [`Log::truncate_after`] | deletes newer segments, zeroes the tail | on return |
+//! | [`Log::retain`] | deletes older segments | on return |
+//! | [`Log::open`] | reads everything, see [`crate::recovery`] | what it found, on return |
+//!
+//! The log does not know what is committed: when to cut is the caller's decision (rule 10).
 
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rdb_protocol::{Epoch, Index, Position};
 use rdb_record::Entry;
 
 use crate::error::LogError;
+use crate::frame::{Ending, frame_bytes};
+use crate::map::{Map, Segment, Shared};
 use crate::options::{LogOptions, Recovery, Retention};
 use crate::reader::LogReader;
-use crate::sync::SyncHandle;
+use crate::recovery;
+use crate::segment::{self, DATA, SegmentHeader};
+use crate::sync::{Pending, SyncHandle};
 
-/// The log of one data directory.
+/// The log of one data directory. Its methods take the caller's exclusive use; [`SyncHandle`] and [`LogReader`] don't.
 #[derive(Debug)]
-pub struct Log {}
+pub struct Log {
+    shared: Shared,
+    dir: Arc<PathBuf>,
+    /// The directory itself, to flush new entries.
+    directory: Arc<File>,
+    options: LogOptions,
+    /// Full segments and directory changes that are maybe not flushed yet.
+    pending: Vec<Arc<Pending>>,
+}
+
+/// What an append must know of the map.
+struct Tail {
+    file: Arc<File>,
+    path: Arc<PathBuf>,
+    salt: u64,
+    offset: u64,
+    room: u64,
+    last: Position,
+    flushed: Index,
+}
 
 impl Log {
-    /// Opens the log in `dir` and cuts a torn tail.
+    /// Opens the log in `dir`, cuts a torn tail and flushes what it found. Errors: see [`LogError`], in particular
+    /// [`LogError::Corrupt`] and [`LogError::BadRecord`], where nothing is changed.
     pub fn open(dir: &Path, options: LogOptions) -> Result<(Log, Recovery), LogError> {
-        let _ = options;
-        Err(LogError::Missing(dir.to_owned()))
+        let (map, recovery) = recovery::recover(dir, &options)?;
+        if let Some(cut) = &recovery.cut {
+            tracing::warn!(?cut, "cut the unreadable end of the log");
+        }
+        Ok((Log::with(dir, map, options)?, recovery))
     }
 
     /// Makes an empty log in `dir`, whose first record will follow `base`. Durable on return.
     pub fn create(dir: &Path, base: Position, options: LogOptions) -> Result<Log, LogError> {
-        let _ = (base, options);
-        Err(LogError::Exists(dir.to_owned()))
+        std::fs::create_dir_all(dir).map_err(LogError::io("create", dir))?;
+        if !segment::list(dir)?.is_empty() {
+            return Err(LogError::Exists(dir.to_owned()));
+        }
+        let first = new_segment(dir, base, options.segment_bytes)?;
+        first.file.sync_all().map_err(LogError::io("flush", &first.path))?;
+        segment::sync_dir(dir)?;
+        if let Some(parent) = dir.parent().filter(|parent| parent.is_dir()) {
+            segment::sync_dir(parent)?;
+        }
+        let map = Map::new(first, options.cache_bytes);
+        Log::with(dir, map, options)
     }
 
     /// Deletes the log in `dir`, if there is one; for re-seeding. Durable on return.
     pub fn remove(dir: &Path) -> Result<(), LogError> {
-        Err(LogError::Missing(dir.to_owned()))
+        let paths = segment::list(dir)?;
+        segment::delete(dir, paths.iter().rev().map(PathBuf::as_path))
     }
 
-    /// Writes the entry behind the last one; not durable until a [`SyncHandle`] taken afterwards has synced.
+    fn with(dir: &Path, map: Map, options: LogOptions) -> Result<Log, LogError> {
+        let directory = File::open(dir).map_err(LogError::io("open", dir))?;
+        Ok(Log {
+            shared: Shared::new(map),
+            dir: Arc::new(dir.to_owned()),
+            directory: Arc::new(directory),
+            options,
+            pending: Vec::new(),
+        })
+    }
+
+    /// Writes the entry behind the last one; durable when a [`SyncHandle`] taken afterwards has synced. Errors:
+    /// [`LogError::Full`], after which the log is as before and usable; [`LogError::NotNext`].
     pub fn append(&mut self, entry: &Entry) -> Result<(), LogError> {
-        Err(LogError::Gone(entry.position.index))
+        let frame = frame_bytes(entry.bytes.len()) as u64;
+        let mut tail = self.tail();
+        if !entry.follows(tail.last) {
+            return Err(LogError::not_next(tail.last, entry.position));
+        }
+        if frame > tail.room {
+            self.make_room(frame)?;
+            tail = self.tail();
+        }
+        let ending = Ending::new(&entry.bytes, tail.offset, tail.salt, tail.flushed);
+        if let Err(error) = write_all(&tail.file, &entry.bytes, ending.as_slice(), tail.offset) {
+            // Space was preallocated, but some file systems copy on write. What is there now is no whole frame; it would
+            // be overwritten by the next append, or found torn.
+            return Err(LogError::io("write", &tail.path)(error));
+        }
+        let mut map = self.shared.lock();
+        map.push(entry.position, frame, entry.timestamp());
+        map.remember(entry);
+        Ok(())
+    }
+
+    fn tail(&self) -> Tail {
+        let mut map = self.shared.lock();
+        let (last, flushed) = (map.last, map.flushed);
+        let active = map.active();
+        Tail {
+            file: Arc::clone(&active.file),
+            path: Arc::clone(&active.path),
+            salt: active.salt,
+            offset: active.tail,
+            room: active.size.saturating_sub(active.tail),
+            last,
+            flushed,
+        }
+    }
+
+    /// Begins a new segment, or enlarges one that is still empty, so that a frame of this size fits.
+    fn make_room(&mut self, frame: u64) -> Result<(), LogError> {
+        let bytes = (DATA + frame).next_multiple_of(DATA).max(self.options.segment_bytes);
+        let mut map = self.shared.lock();
+        let last = map.last;
+        let active = map.active();
+        if active.records() == 0 {
+            segment::preallocate(&active.file, 0, bytes).map_err(LogError::io("preallocate", &active.path))?;
+            active.size = bytes;
+            return Ok(());
+        }
+        let (file, path, records) = (Arc::clone(&active.file), Arc::clone(&active.path), active.records());
+        drop(map);
+        let mut next = new_segment(&self.dir, last, bytes)?;
+        // Probably as many as in the last one; saves the vectors from growing under load.
+        next.reserve(records);
+        self.pending.push(Pending::new(file, path));
+        self.pending.push(Pending::new(Arc::clone(&self.directory), Arc::clone(&self.dir)));
+        let mut map = self.shared.lock();
+        map.active().shrink();
+        map.segments.push_back(next);
+        Ok(())
     }
 
     /// For flushing what has been appended so far.
     pub fn sync_handle(&mut self) -> SyncHandle {
-        unreachable!()
+        self.pending.retain(|pending| !pending.is_flushed());
+        let mut map = self.shared.lock();
+        let (generation, upto) = (map.generation, map.last);
+        let active = map.active();
+        SyncHandle {
+            shared: self.shared.clone(),
+            generation,
+            upto,
+            pending: self.pending.clone(),
+            active: Arc::clone(&active.file),
+            path: Arc::clone(&active.path),
+        }
     }
 
     /// Position of the last record, or the base.
     pub fn last(&self) -> Position {
-        Position::ZERO
+        self.shared.lock().last
     }
 
     /// Position in front of the first record.
     pub fn base(&self) -> Position {
-        Position::ZERO
+        self.shared.lock().base()
     }
 
     /// Index of the first record, which may not exist yet.
@@ -57,20 +189,25 @@ impl Log {
         self.base().index.next()
     }
 
+    /// Highest index that is known to be on disk.
+    pub fn flushed(&self) -> Index {
+        self.shared.lock().flushed
+    }
+
     /// Position at `index`, from the base to the last record.
-    pub fn position(&self, _index: Index) -> Option<Position> {
-        None
+    pub fn position(&self, index: Index) -> Option<Position> {
+        self.shared.lock().position(index)
     }
 
     /// Last position of the greatest epoch that is not above `epoch`; `None` if all are above.
-    pub fn epoch_end(&self, _epoch: Epoch) -> Option<Position> {
-        None
+    pub fn epoch_end(&self, epoch: Epoch) -> Option<Position> {
+        self.shared.lock().epoch_end(epoch)
     }
 
     /// Last position of each epoch in the log, newest last. The base is the first of them if no record has its epoch,
     /// except in a log that begins at 0.
     pub fn epochs(&self) -> Vec<Position> {
-        Vec::new()
+        self.shared.lock().epochs()
     }
 
     /// As [`LogReader::read`].
@@ -79,21 +216,77 @@ impl Log {
     }
 
     pub fn reader(&self) -> LogReader {
-        LogReader {}
+        LogReader { shared: self.shared.clone() }
     }
 
-    /// Cuts every record after `index` (rule 10). Durable on return.
+    /// Cuts every record after `index` (rule 10). Durable on return, and so is everything that remains.
     pub fn truncate_after(&mut self, index: Index) -> Result<(), LogError> {
-        Err(LogError::Gone(index))
+        let (dropped, file, path, tail, size) = {
+            let mut map = self.shared.lock();
+            let Some(position) = map.position(index) else {
+                let (first, last) = (map.base().index, map.last.index);
+                return Err(LogError::OutOfRange { index, first, last });
+            };
+            if position == map.last {
+                return Ok(());
+            }
+            // First in memory, so that no reader looks up what is being cut.
+            let dropped = map.truncate_after(index, position);
+            let active = map.active();
+            (dropped, Arc::clone(&active.file), Arc::clone(&active.path), active.tail, active.size)
+        };
+        // Newest first: a crash in between leaves a longer log, never one with a gap.
+        segment::delete(&self.dir, dropped.iter().map(|segment| segment.path.as_path()))?;
+        for pending in self.pending.drain(..) {
+            pending.flush()?;
+        }
+        let size = segment::cut(&file, &path, tail, size)?;
+        let mut map = self.shared.lock();
+        map.active().size = size;
+        map.flushed = index;
+        Ok(())
     }
 
-    /// Drops segments from the front, see [`Retention`]; the number of segments dropped.
-    pub fn retain(&mut self, _policy: Retention) -> Result<usize, LogError> {
-        Ok(0)
+    /// Drops segments from the front, see [`Retention`], durably; returns how many. Never the newest one.
+    pub fn retain(&mut self, policy: Retention) -> Result<usize, LogError> {
+        let mut count = 0;
+        loop {
+            let mut map = self.shared.lock();
+            let Some(dropped) = map.drop_oldest(policy.floor, policy.max_bytes, policy.oldest_ms) else {
+                return Ok(count);
+            };
+            drop(map);
+            segment::delete(&self.dir, [dropped.path.as_path()])?;
+            count += 1;
+        }
     }
 
     /// Bytes of disk that the segments take.
     pub fn disk_bytes(&self) -> u64 {
-        0
+        self.shared.lock().disk_bytes()
     }
+}
+
+/// Creates the file of the segment after `base`.
+pub(crate) fn new_segment(dir: &Path, base: Position, bytes: u64) -> Result<Segment, LogError> {
+    let salt = getrandom::u64()
+        .map_err(|error| LogError::io("get a random number for", dir)(io::Error::other(error.to_string())))?;
+    let (file, path) = segment::create(dir, SegmentHeader { base, salt }, bytes)?;
+    Ok(Segment::new(base, file, path, salt, bytes))
+}
+
+/// Writes both parts behind each other, with one call to the system unless the disk takes less.
+fn write_all(file: &File, record: &[u8], ending: &[u8], offset: u64) -> io::Result<()> {
+    let parts = [IoSlice::new(record), IoSlice::new(ending)];
+    let mut done = loop {
+        match rustix::io::pwritev(file, &parts, offset) {
+            Err(rustix::io::Errno::INTR) => {}
+            other => break other?,
+        }
+    };
+    if done < record.len() {
+        file.write_all_at(&record[done..], offset + done as u64)?;
+        done = record.len();
+    }
+    file.write_all_at(&ending[done - record.len()..], offset + done as u64)
 }

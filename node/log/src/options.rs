@@ -23,11 +23,7 @@ pub struct LogOptions {
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions {
-            segment_bytes: SEGMENT_BYTES,
-            cache_bytes: CACHE_BYTES,
-            cut_bad_record: false,
-        }
+        LogOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: CACHE_BYTES, cut_bad_record: false }
     }
 }
 

@@ -70,10 +70,7 @@ impl ControlState {
     }
 
     pub fn member(&self) -> Member {
-        Member {
-            name: self.name.clone(),
-            incarnation: self.incarnation,
-        }
+        Member { name: self.name.clone(), incarnation: self.incarnation }
     }
 }
 
