@@ -83,7 +83,9 @@ impl Cluster {
             std::fs::remove_dir_all(&options.data).map_err(io("old data directory"))?;
         }
         std::fs::create_dir_all(&options.data).map_err(io("data directory"))?;
-        let port = free_ports(options.replicas)?;
+        // Node i listens on the port + i, counted from 1.
+        let first = free_ports(options.replicas)?;
+        let port = first - 1;
         let log = std::fs::File::create(options.data.join("supervisor.log")).map_err(io("supervisor.log"))?;
         let errors = log.try_clone().map_err(io("supervisor.log"))?;
         let supervisor = Command::new(&options.rdb)
@@ -97,7 +99,7 @@ impl Cluster {
             .kill_on_drop(true)
             .spawn()
             .map_err(io(&options.rdb.display().to_string()))?;
-        let nodes = (port..port + options.replicas)
+        let nodes = (first..first + options.replicas)
             .map(|port| Node { name: String::new(), address: format!("127.0.0.1:{port}") })
             .collect();
         let mut cluster = Cluster { options, supervisor, nodes };

@@ -16,6 +16,7 @@ pub mod client;
 pub mod clock;
 pub mod cluster;
 
+pub mod demo;
 pub mod histogram;
 pub mod load;
 pub mod random;
