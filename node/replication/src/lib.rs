@@ -7,10 +7,11 @@
 //! | [`message`] | [`PeerMessage`], the one enum of what nodes say to each other |
 //! | [`wire`] | its binary form |
 //! | [`replica`] | [`Replica`]: the entrance `step`, and what a driver may ask |
-//! | [`shared`] | what a node knows in every role: promise, log ends, committed index |
+//! | `shared` | what a node knows in every role: promise, log ends, committed index |
 //! | `follower` | the follower role: rules 10, 11 and 12 |
 //! | `leader` | the leader role: rules 3, 9 and 13, heartbeats |
-//! | `progress` | a leader's view of one follower: match point, flow control, caught up |
+//! | `streams` | a leader and its followers: `Hello`, match point, records, acknowledgements |
+//! | `progress` | one follower as its leader sees it: flow control, caught up |
 //! | `matching` | where two logs part |
 //! | `lease` | rules 16 and 17 |
 //! | `config_change` | rule 15 |
@@ -35,7 +36,9 @@ mod matching;
 pub mod message;
 mod progress;
 pub mod replica;
-pub mod shared;
+mod shared;
+mod step;
+mod streams;
 pub mod wire;
 
 pub use io::{
