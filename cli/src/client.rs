@@ -9,10 +9,12 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
-use rdb_protocol::api::{ApiError, ErrorResponse, Outcome, Retry};
+use rdb_protocol::api::{ApiError, ErrorCode, ErrorResponse, Outcome, Retry};
 use rdb_protocol::status::NodeStatus;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::clock;
 
 /// Nodes are near; a connection that takes longer is to a dead one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -64,6 +66,16 @@ impl ClientError {
         }
     }
 
+    /// Could the same request, sent again with its key a little later, end otherwise? A statement that ran into its
+    /// deadline would only do so again.
+    fn may_pass(&self, unreachable: bool) -> bool {
+        match self {
+            ClientError::Api(error) => error.retry != Retry::Never && error.code != ErrorCode::Timeout,
+            ClientError::Transport { sent, .. } => *sent || unreachable,
+            ClientError::Protocol { .. } | ClientError::Config(_) => false,
+        }
+    }
+
     pub fn exit_code(&self) -> u8 {
         match self {
             _ if self.outcome_unknown() => 4,
@@ -72,6 +84,18 @@ impl ClientError {
         }
     }
 }
+
+/// How long to go on trying.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    pub total: Duration,
+    /// Also while no node can be reached at all.
+    pub unreachable: bool,
+}
+
+/// Pauses between attempts: short at first, since a failover takes well under a second, and then ever less of a burden.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Speaks to the nodes of one cluster with one token.
 pub struct Client {
@@ -115,6 +139,38 @@ impl Client {
             }
             answer(&url, request.send_json(body))
         })
+    }
+
+    /// `POST`s with an idempotency key until there is an answer that sending it again can't change, or `patience` ends.
+    /// The key makes it safe: the request takes effect once, however often it is sent.
+    pub fn post_once<B: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        key: &str,
+        patience: Patience,
+    ) -> Result<A, ClientError> {
+        let deadline = clock::now() + patience.total;
+        let mut pause = FIRST_PAUSE;
+        // Once one attempt may have arrived, a later one that surely did not says nothing about the first.
+        let mut doubtful: Option<ClientError> = None;
+        loop {
+            let error = match self.post(path, body, Some(key)) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if !error.may_pass(patience.unreachable) {
+                return Err(error);
+            }
+            if clock::now() + pause >= deadline {
+                return Err(doubtful.unwrap_or(error));
+            }
+            if error.outcome_unknown() {
+                doubtful = Some(error);
+            }
+            clock::pause(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// `GET`s JSON.

@@ -7,7 +7,9 @@
 //! | [`output`] | tables, JSON and YAML |
 //! | [`status`] | `rdb status`: one line for each node |
 //! | [`sql`] | `rdb sql`: one statement, a script, or an interactive session |
+//! | [`script`] | SQL text as statements |
 //! | [`load`] | `rdb load`: a SQL dump or a SQLite file, batch by batch, each batch exactly once |
+//! | [`catalog`] | the tables of a SQLite file |
 //! | [`dump`] | a SQLite database as SQL text |
 //! | [`local`] | `rdb local`: a cluster of processes and its supervisor |
 //!
@@ -15,10 +17,14 @@
 //! reached; 4 it is not known whether the request took effect.
 
 pub mod args;
+pub mod catalog;
 pub mod client;
 pub mod clock;
+pub mod dump;
 pub mod local;
 pub mod output;
+pub mod script;
+pub mod sql;
 pub mod status;
 pub mod text;
 
@@ -61,6 +67,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
     match arguments.command {
         Command::Local(command) => local::run(command),
         Command::Status(options) => status::run(&options),
-        Command::Sql(_) | Command::Load(_) => Err(Failure::Other("not yet".to_owned())),
+        Command::Sql(options) => sql::run(&options),
+        Command::Load(_) => Err(Failure::Other("not yet".to_owned())),
     }
 }
