@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use hyper::Response;
 use hyper::body::Incoming;
-use hyper::header::{CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, UPGRADE};
 use hyper::http::StatusCode;
 use hyper_util::rt::TokioIo;
+use rdb_protocol::Member;
 use tungstenite::client::ClientRequestBuilder;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocketConfig};
@@ -19,6 +20,10 @@ use super::Link;
 
 /// Path of the peer endpoint.
 pub const PEER_PATH: &str = "/v1/peer";
+
+/// Who dials: name and incarnation.
+const NAME_HEADER: &str = "Rdb-Name";
+const INCARNATION_HEADER: &str = "Rdb-Incarnation";
 
 /// A dial or handshake that takes longer has failed: a few round trips, with room for a busy machine.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -77,69 +82,53 @@ fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE_BYTES))
 }
 
-/// Dials `address` (`host:port`) with the peer token.
-pub fn dial(address: &str, token: &str) -> Result<Connection, ConnectError> {
-    let io = |source| ConnectError::Io {
-        address: address.to_owned(),
-        source,
-    };
-    let refused = |reason: String| ConnectError::Handshake {
-        address: address.to_owned(),
-        reason,
-    };
+/// Dials `address` (`host:port`) with the peer token, as member `me`.
+pub fn dial(address: &str, token: &str, me: &Member) -> Result<Connection, ConnectError> {
+    let io = |source| ConnectError::Io { address: address.to_owned(), source };
+    let refused = |reason: String| ConnectError::Handshake { address: address.to_owned(), reason };
     let unresolved = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    let target = address
-        .to_socket_addrs()
-        .map_err(io)?
-        .next()
-        .ok_or_else(unresolved)
-        .map_err(io)?;
+    let target = address.to_socket_addrs().map_err(io)?.next().ok_or_else(unresolved).map_err(io)?;
     let stream = TcpStream::connect_timeout(&target, CONNECT_TIMEOUT).map_err(io)?;
     stream.set_read_timeout(Some(CONNECT_TIMEOUT)).map_err(io)?;
-    stream
-        .set_write_timeout(Some(CONNECT_TIMEOUT))
-        .map_err(io)?;
-    let uri = format!("ws://{address}{PEER_PATH}")
-        .parse()
-        .map_err(|error| refused(format!("{error}")))?;
-    let request =
-        ClientRequestBuilder::new(uri).with_header("Authorization", format!("Bearer {token}"));
+    stream.set_write_timeout(Some(CONNECT_TIMEOUT)).map_err(io)?;
+    let uri = format!("ws://{address}{PEER_PATH}").parse().map_err(|error| refused(format!("{error}")))?;
+    let request = ClientRequestBuilder::new(uri)
+        .with_header("Authorization", format!("Bearer {token}"))
+        .with_header(NAME_HEADER, me.name.as_str())
+        .with_header(INCARNATION_HEADER, me.incarnation.to_string());
     let (socket, _) = tungstenite::client::client_with_config(request, stream, Some(config()))
         .map_err(|error| refused(error.to_string()))?;
     Connection::new(socket, true).map_err(io)
 }
 
+/// The member that an upgrade request names, and the answer to its WebSocket key.
+fn upgrade_request(headers: &HeaderMap) -> Option<(Member, HeaderValue)> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let member =
+        Member { name: text(NAME_HEADER)?.parse().ok()?, incarnation: text(INCARNATION_HEADER)?.parse().ok()? };
+    let accept = derive_accept_key(text(SEC_WEBSOCKET_KEY.as_str())?.as_bytes());
+    Some((member, HeaderValue::from_str(&accept).ok()?))
+}
+
 /// Answers an upgrade request whose token was checked; `serve` runs on a thread of its own when the connection stands.
 pub fn accept(
     mut request: hyper::Request<Incoming>,
-    serve: impl FnOnce(Connection) + Send + 'static,
+    serve: impl FnOnce(Connection, Member) + Send + 'static,
 ) -> Response<bytes::Bytes> {
     let mut response = Response::new(bytes::Bytes::new());
-    let Some(key) = request
-        .headers()
-        .get(SEC_WEBSOCKET_KEY)
-        .and_then(|key| key.to_str().ok())
-    else {
-        *response.status_mut() = StatusCode::BAD_REQUEST;
-        return response;
-    };
-    let Ok(accept) = HeaderValue::from_str(&derive_accept_key(key.as_bytes())) else {
+    let Some((member, accept)) = upgrade_request(request.headers()) else {
         *response.status_mut() = StatusCode::BAD_REQUEST;
         return response;
     };
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response
-        .headers_mut()
-        .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    response
-        .headers_mut()
-        .insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
     response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
     tokio::spawn(async move {
         match upgraded(&mut request).await {
             Ok(connection) => {
                 let thread = std::thread::Builder::new().name("peer-read".into());
-                if let Err(error) = thread.spawn(move || serve(connection)) {
+                if let Err(error) = thread.spawn(move || serve(connection, member)) {
                     tracing::error!(%error, "cannot start a thread for a peer connection");
                 }
             }
@@ -151,19 +140,12 @@ pub fn accept(
 
 /// Takes the socket out of the HTTP server's hands.
 async fn upgraded(request: &mut hyper::Request<Incoming>) -> Result<Connection, io::Error> {
-    let upgraded = hyper::upgrade::on(request)
-        .await
-        .map_err(io::Error::other)?;
+    let upgraded = hyper::upgrade::on(request).await.map_err(io::Error::other)?;
     let parts = upgraded
         .downcast::<TokioIo<tokio::net::TcpStream>>()
         .map_err(|_| io::Error::other("the connection is not plain TCP"))?;
     let stream = parts.io.into_inner().into_std()?;
     stream.set_nonblocking(false)?;
-    let socket = WebSocket::from_partially_read(
-        stream,
-        parts.read_buf.to_vec(),
-        Role::Server,
-        Some(config()),
-    );
+    let socket = WebSocket::from_partially_read(stream, parts.read_buf.to_vec(), Role::Server, Some(config()));
     Connection::new(socket, false)
 }

@@ -53,19 +53,14 @@ impl Link {
             closed: AtomicBool::new(false),
         });
         let drained = link.clone();
-        std::thread::Builder::new()
-            .name("peer-send".into())
-            .spawn(move || drained.drain())?;
+        std::thread::Builder::new().name("peer-send".into()).spawn(move || drained.drain())?;
         Ok(link)
     }
 
     /// Sends one binary message made of `chunks`, in order with all others. Never blocks. A broken or overfull link is
     /// closed, which its reader reports.
     pub fn send(&self, chunks: impl IntoIterator<Item = Bytes>) {
-        let mut message: VecDeque<Bytes> = chunks
-            .into_iter()
-            .filter(|chunk| !chunk.is_empty())
-            .collect();
+        let mut message: VecDeque<Bytes> = chunks.into_iter().filter(|chunk| !chunk.is_empty()).collect();
         let length: usize = message.iter().map(Bytes::len).sum();
         let header = FrameHeader {
             opcode: OpCode::Data(Data::Binary),
@@ -115,18 +110,9 @@ impl Link {
     /// Writes from the front of `chunks` what the socket takes, and removes it.
     fn write_some(&self, chunks: &mut VecDeque<Bytes>, flags: SendFlags) -> io::Result<()> {
         while !chunks.is_empty() {
-            let slices: Vec<io::IoSlice<'_>> = chunks
-                .iter()
-                .take(MAX_SLICES)
-                .map(|c| io::IoSlice::new(c))
-                .collect();
+            let slices: Vec<io::IoSlice<'_>> = chunks.iter().take(MAX_SLICES).map(|c| io::IoSlice::new(c)).collect();
             let mut ancillary = SendAncillaryBuffer::default();
-            let sent = rustix::net::sendmsg(
-                &self.stream,
-                &slices,
-                &mut ancillary,
-                flags | SendFlags::NOSIGNAL,
-            );
+            let sent = rustix::net::sendmsg(&self.stream, &slices, &mut ancillary, flags | SendFlags::NOSIGNAL);
             match sent {
                 Ok(sent) => advance(chunks, sent),
                 Err(Errno::AGAIN) => return Ok(()),
@@ -153,9 +139,7 @@ impl Link {
                 batch.extend(queue.chunks.iter().take(MAX_SLICES).cloned());
             }
             let (count, bytes) = (batch.len(), batch.iter().map(Bytes::len).sum::<usize>());
-            if self.write_some(&mut batch, SendFlags::empty()).is_err()
-                || self.closed.load(Ordering::Relaxed)
-            {
+            if self.write_some(&mut batch, SendFlags::empty()).is_err() || self.closed.load(Ordering::Relaxed) {
                 return self.close();
             }
             let mut queue = self.queue.lock();
@@ -199,9 +183,7 @@ mod tests {
         }
         let mut socket = WebSocket::from_raw_socket(server, Role::Server, None);
         for n in 0..8u8 {
-            let Message::Binary(message) = socket.read().unwrap() else {
-                panic!("binary expected")
-            };
+            let Message::Binary(message) = socket.read().unwrap() else { panic!("binary expected") };
             assert_eq!((message[0], message.len()), (n, big.len() + 1));
         }
     }
@@ -210,11 +192,7 @@ mod tests {
     fn a_closed_link_ends_the_readers_wait() {
         let (client, server) = pair();
         let link = Link::start(client, false).unwrap();
-        let reader = std::thread::spawn(move || {
-            WebSocket::from_raw_socket(server, Role::Client, None)
-                .read()
-                .is_err()
-        });
+        let reader = std::thread::spawn(move || WebSocket::from_raw_socket(server, Role::Client, None).read().is_err());
         link.close();
         assert!(reader.join().unwrap());
         assert!(link.is_closed());

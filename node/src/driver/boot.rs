@@ -1,0 +1,210 @@
+//! Opening a data directory: which of it can be used, and what the core starts from.
+
+use std::path::{Path, PathBuf};
+
+use rdb_engine::{Engine, EngineError};
+use rdb_log::{DataState, Log, LogError, LogOptions};
+use rdb_protocol::admin::{AdminRefusal, Init};
+use rdb_protocol::status::SeedReport;
+use rdb_protocol::{Incarnation, Index, Position};
+use rdb_replication::{Replica, StartError, Time};
+
+use super::Node;
+use super::core::{Core, LogRef, Running};
+use crate::clock;
+
+/// Where things are in a data directory.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    pub data: PathBuf,
+    pub log: PathBuf,
+    pub database: PathBuf,
+    pub archive: PathBuf,
+}
+
+impl Paths {
+    pub fn new(data: &Path) -> Paths {
+        Paths { data: data.to_owned(), log: data.join("log"), database: data.join("db"), archive: data.join("archive") }
+    }
+}
+
+/// Why a node does not start. What a re-seed heals is not among it.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    #[error(transparent)]
+    Control(#[from] rdb_log::ControlError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error(transparent)]
+    Token(#[from] crate::http::auth::TokenError),
+    #[error("the promise on disk does not fit an empty log: {0}")]
+    Start(#[from] StartError),
+    #[error("cannot {0}: {1}")]
+    Io(&'static str, std::io::Error),
+}
+
+/// Why data that is there cannot be used: it is given up under a new incarnation (rule 18), visibly.
+#[derive(Debug)]
+struct Unusable {
+    code: &'static str,
+    reason: String,
+}
+
+/// A random number for identities.
+pub fn random() -> u64 {
+    // Without randomness two nodes could take each other's name; ending is the only safe answer.
+    getrandom::u64().unwrap_or_else(|error| super::die("the system has no randomness", &error))
+}
+
+/// Brings up whatever the directory holds.
+pub(super) fn boot(node: &Node) -> Result<(), BootError> {
+    let mut core = node.lock();
+    let state = core.control.state();
+    if state.cluster.is_none() {
+        return Ok(());
+    }
+    if matches!(state.data, DataState::Ready) {
+        match open(node, &mut core)? {
+            Ok(()) => return Ok(()),
+            Err(unusable) => give_up(node, &mut core, unusable)?,
+        }
+    }
+    start_empty(node, &mut core)
+}
+
+/// Opens log and database and checks them against each other and the control file.
+fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError> {
+    let unusable = |code, reason: String| Ok(Err(Unusable { code, reason }));
+    let (log, recovery) = match Log::open(&node.paths.log, LogOptions::default()) {
+        Ok(opened) => opened,
+        Err(error @ (LogError::Corrupt { .. } | LogError::Missing(_))) => {
+            return unusable("LOG_CORRUPT", error.to_string());
+        }
+        Err(error @ LogError::BadRecord(_)) => return unusable("LOG_CORRUPT", error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(cut) = recovery.cut {
+        tracing::warn!(?cut, "torn record at the end of the log cut");
+    }
+    let engine = match node.open_engine() {
+        Ok(engine) => engine,
+        Err(error @ EngineError::Missing(_)) => return unusable("DATABASE_MISSING", error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
+    let position = engine.position()?;
+    let fits = log.position(position.index).is_some_and(|at| at.epoch == position.epoch);
+    if !fits {
+        let reason = format!("the database is at {}, the log ends at {}", position.index, log.last());
+        return unusable("LOG_BEHIND", reason);
+    }
+    let Some(mut persistent) = core.persistent() else { return Ok(Ok(())) };
+    persistent.committed = persistent.committed.max(position.index);
+    let committed = persistent.committed;
+    match Replica::new(persistent, &LogRef(&log), Time(clock::boot_micros())) {
+        Ok(replica) => core.running = Some(Running { log, replica }),
+        Err(error) => return unusable("LOG_BEHIND", error.to_string()),
+    }
+    node.view.set_committed(committed);
+    node.view.set_applied(position.index);
+    node.set_engine(Some(engine));
+    Ok(Ok(()))
+}
+
+fn give_up(node: &Node, core: &mut Core, unusable: Unusable) -> Result<(), BootError> {
+    let Unusable { code, reason } = unusable;
+    core.problem(
+        code,
+        format!("{reason}; this node starts anew under a new incarnation and is re-seeded from the leader"),
+    );
+    core.control.update(|state| {
+        state.incarnation = Incarnation(random());
+        state.data = DataState::Seeding;
+        state.committed = Index::ZERO;
+        state.acknowledged = Index::ZERO;
+    })?;
+    node.view.status_changed();
+    Ok(())
+}
+
+/// An empty log for a node that waits for its seed: promises can be given, nothing can be followed or led. The old log is
+/// kept aside once, for whoever wants to look into it; the old database stays until the seed takes its place.
+pub(super) fn start_empty(node: &Node, core: &mut Core) -> Result<(), BootError> {
+    core.running = None;
+    core.generation += 1;
+    if node.paths.log.exists() {
+        let aside = node.paths.data.join("log.given-up");
+        let moved = std::fs::remove_dir_all(&aside)
+            .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
+            .and_then(|()| std::fs::rename(&node.paths.log, &aside));
+        moved.map_err(|error| BootError::Io("move the old log aside", error))?;
+    }
+    let log = Log::create(&node.paths.log, Position::ZERO, LogOptions::default())?;
+    node.view.set_committed(Index::ZERO);
+    node.view.set_applied(Index::ZERO);
+    let Some(persistent) = core.persistent() else { return Ok(()) };
+    let replica = Replica::new(persistent, &LogRef(&log), Time(clock::boot_micros()))?;
+    core.running = Some(Running { log, replica });
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<(), BootError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BootError::Io("remove an old database", error)),
+        _ => Ok(()),
+    }
+}
+
+impl Node {
+    /// `init`: gives an empty node its cluster.
+    pub(super) fn init(&self, init: &Init) -> Result<(), AdminRefusal> {
+        let refuse = |reason: String| AdminRefusal::State { reason };
+        let mut core = self.lock();
+        let state = core.control.state();
+        if state.incarnation != init.incarnation {
+            return Err(refuse(format!("this is incarnation {}, not {}", state.incarnation, init.incarnation)));
+        }
+        match state.cluster {
+            Some(cluster) if cluster == init.cluster => return Ok(()),
+            Some(cluster) => return Err(refuse(format!("this node belongs to cluster {cluster}"))),
+            None => {}
+        }
+        self.take_up(&mut core, init).map_err(|error| refuse(format!("cannot initialise: {error}")))?;
+        self.publish(&core);
+        let effects = self.step(&mut core, rdb_replication::Input::Start);
+        drop(core);
+        self.finish(effects);
+        Ok(())
+    }
+
+    fn take_up(&self, core: &mut Core, init: &Init) -> Result<(), BootError> {
+        if init.create {
+            // What a crash between an earlier attempt and its last step left behind belongs to no cluster.
+            for suffix in ["", "-wal", "-shm"] {
+                remove_file(&self.paths.data.join(format!("db{suffix}")))?;
+            }
+            self.set_engine(Some(Engine::create(self.engine_options())?));
+        }
+        start_empty(self, core)?;
+        core.control.update(|state| {
+            state.cluster = Some(init.cluster);
+            if init.create {
+                state.data = DataState::Ready;
+                state.seed = Some(SeedReport { method: "empty".to_owned(), position: Position::ZERO });
+            } else {
+                state.data = DataState::Seeding;
+            }
+        })?;
+        let Some(persistent) = core.persistent() else { return Ok(()) };
+        if let Some(running) = core.running.take() {
+            let replica = Replica::new(persistent, &LogRef(&running.log), Time(clock::boot_micros()))?;
+            core.running = Some(Running { replica, ..running });
+        } else {
+            let (log, _) = Log::open(&self.paths.log, LogOptions::default())?;
+            let replica = Replica::new(persistent, &LogRef(&log), Time(clock::boot_micros()))?;
+            core.running = Some(Running { log, replica });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,354 @@
+//! The replication core with its log and control file behind one lock, and how its outputs are carried out.
+//!
+//! Any thread may give an input: it locks, steps, and carries out the outputs in order. Only flushing happens outside of the
+//! lock, on the thread that gave the input, so that a write crosses as few threads as possible: the leader's writer
+//! thread sends, appends and flushes itself, a follower's reader thread appends, flushes and acknowledges itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::MutexGuard;
+use rdb_log::{Control, Log, LogError, SyncHandle};
+use rdb_protocol::admin::AdminRefusal;
+use rdb_protocol::status::Problem;
+use rdb_protocol::{Index, Member, Position};
+use rdb_replication::{
+    AdminAnswer, Input, LogView, Output, Persistent, ProposalRefusal, Replica, RoleView, Side, Time, Token, wire,
+};
+use tokio::sync::oneshot;
+
+use super::Node;
+use super::archive::Tail;
+use crate::clock;
+use crate::http::backend::{Lead, Place};
+use crate::peer::Link;
+
+/// Where an operator's call waits for its answer.
+pub type Reply = oneshot::Sender<Result<AdminAnswer, AdminRefusal>>;
+
+/// Everything under the lock.
+pub struct Core {
+    pub control: Control,
+    /// `None`: no cluster yet, or the data cannot be used.
+    pub running: Option<Running>,
+    /// Grows whenever `running` is replaced, so that a late result of the old one is not given to the new one.
+    pub generation: u64,
+    pub links: BTreeMap<Member, (Side, Arc<Link>)>,
+    pub replies: BTreeMap<Token, Reply>,
+    pub next_token: u64,
+    pub problems: BTreeMap<&'static str, Problem>,
+    /// A divergent tail that the worker must turn into row changes before it applies anything else.
+    pub tail: Option<Tail>,
+    outputs: Vec<Output>,
+}
+
+/// Log and state machine of one incarnation.
+pub struct Running {
+    pub log: Log,
+    pub replica: Replica,
+}
+
+/// What is left to do after a step, outside of the lock.
+#[derive(Default)]
+pub struct Effects {
+    pub sync: Option<SyncHandle>,
+    pub refused: Option<ProposalRefusal>,
+    /// The log had no room for a record.
+    pub full: bool,
+    generation: u64,
+}
+
+/// The log as the core sees it.
+pub struct LogRef<'a>(pub &'a Log);
+
+impl LogView for LogRef<'_> {
+    fn last(&self) -> Position {
+        self.0.last()
+    }
+
+    fn base(&self) -> Position {
+        self.0.base()
+    }
+
+    fn position(&self, index: Index) -> Option<Position> {
+        self.0.position(index)
+    }
+
+    fn epochs(&self) -> Vec<Position> {
+        let base = self.0.base().index;
+        self.0.epochs().into_iter().filter(|position| position.index > base).collect()
+    }
+}
+
+impl Core {
+    pub fn new(control: Control) -> Core {
+        Core {
+            control,
+            running: None,
+            generation: 0,
+            links: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            next_token: 0,
+            problems: BTreeMap::new(),
+            tail: None,
+            outputs: Vec::new(),
+        }
+    }
+
+    pub fn problem(&mut self, code: &'static str, message: impl Into<String>) {
+        let message = message.into();
+        tracing::error!(code, message, "problem");
+        self.problems.insert(code, Problem { code: code.to_owned(), message });
+    }
+
+    /// What the replication core must find in the control file.
+    pub fn persistent(&self) -> Option<Persistent> {
+        let state = self.control.state();
+        Some(Persistent {
+            member: state.member(),
+            cluster: state.cluster?,
+            promise: state.promise.clone(),
+            led: state.led,
+            opened: state.opened,
+            config: state.config.clone(),
+            committed: state.committed,
+            acknowledged: state.acknowledged,
+            loss_permitted: state.loss_permitted,
+            peers: state.peers.clone(),
+            settings: state.settings.clone(),
+        })
+    }
+
+    fn persist(&mut self, persistent: Persistent) -> Result<(), rdb_log::ControlError> {
+        let Persistent {
+            member: _,
+            cluster: _,
+            promise,
+            led,
+            opened,
+            config,
+            committed,
+            acknowledged,
+            loss_permitted,
+            peers,
+            settings,
+        } = persistent;
+        self.control.update(|state| {
+            state.promise = promise;
+            state.led = led;
+            state.opened = opened;
+            state.config = config;
+            state.committed = committed;
+            state.acknowledged = acknowledged;
+            state.loss_permitted = loss_permitted;
+            state.peers = peers;
+            state.settings = settings;
+        })
+    }
+
+    /// Writes the hints of the running core to the control file.
+    pub fn persist_hints(&mut self) {
+        let Some(persistent) = self.running.as_ref().map(|running| running.replica.persistent().clone()) else {
+            return;
+        };
+        let state = self.control.state();
+        if state.committed == persistent.committed && state.acknowledged == persistent.acknowledged {
+            return;
+        }
+        if let Err(error) = self.persist(persistent) {
+            tracing::warn!(%error, "cannot write the control file's hints");
+        }
+    }
+}
+
+impl Node {
+    pub fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
+    }
+
+    /// Gives an input, and does what it leads to, flushing included.
+    pub fn drive(&self, input: Input) -> Effects {
+        let effects = self.step(&mut self.lock(), input);
+        self.finish(effects)
+    }
+
+    /// As [`Node::drive`], but leaves flushing to the flusher thread: for threads that others wait for.
+    pub fn drive_deferred(&self, input: Input) {
+        let effects = self.step(&mut self.lock(), input);
+        self.defer(effects);
+    }
+
+    /// Hands an unfinished flush to the flusher thread.
+    pub fn defer(&self, effects: Effects) {
+        if effects.sync.is_some() {
+            self.tasks.flush(effects);
+        }
+    }
+
+    /// Flushes what a step appended, and goes on from there.
+    pub fn finish(&self, mut effects: Effects) -> Effects {
+        while let Some(handle) = effects.sync.take() {
+            if let Err(error) = handle.sync() {
+                super::die("cannot flush the log", &error);
+            }
+            let mut core = self.lock();
+            if core.generation != effects.generation {
+                break;
+            }
+            let next = self.step(&mut core, Input::Persisted { upto: handle.upto() });
+            effects.sync = next.sync;
+        }
+        effects
+    }
+
+    /// An input that belongs to one incarnation of the core; dropped when that has ended.
+    pub fn drive_in(&self, generation: u64, input: Input) {
+        let mut core = self.lock();
+        if core.generation == generation {
+            let effects = self.step(&mut core, input);
+            drop(core);
+            self.finish(effects);
+        }
+    }
+
+    /// Steps the core and carries out its outputs.
+    pub fn step(&self, core: &mut Core, input: Input) -> Effects {
+        let mut effects = Effects { generation: core.generation, ..Effects::default() };
+        let mut outputs = std::mem::take(&mut core.outputs);
+        let mut input = Some(input);
+        while let (Some(next), Some(running)) = (input.take(), &mut core.running) {
+            let now = Time(clock::boot_micros());
+            running.replica.step_into(now, next, &LogRef(&running.log), &mut outputs);
+            for output in outputs.drain(..) {
+                if let Err(NoRoom) = self.carry_out(core, output, &mut effects) {
+                    effects.full = true;
+                    self.disk.ran_out();
+                    input = Some(Input::AppendRefused);
+                    break;
+                }
+            }
+            outputs.clear();
+        }
+        core.outputs = outputs;
+        effects
+    }
+
+    fn carry_out(&self, core: &mut Core, output: Output, effects: &mut Effects) -> Result<(), NoRoom> {
+        match output {
+            Output::PersistControl(persistent) => {
+                if let Err(error) = core.persist(*persistent) {
+                    super::die("cannot write the control file", &error);
+                }
+                self.publish(core);
+            }
+            Output::Append(entry) => return append(core, &entry),
+            Output::ArchiveTail { from } => self.keep_tail(core, from),
+            Output::Truncate { after } => {
+                if let Some(Err(error)) = core.running.as_mut().map(|running| running.log.truncate_after(after)) {
+                    super::die("cannot cut the log", &error);
+                }
+            }
+            Output::Sync => effects.sync = core.running.as_mut().map(|running| running.log.sync_handle()),
+            Output::Send { to, message } => {
+                if let Some((_, link)) = core.links.get(&to) {
+                    link.send([Bytes::from(wire::encode(&message))]);
+                }
+            }
+            Output::Fetch { to, prev, max_bytes } => {
+                if let Some(running) = &core.running {
+                    self.tasks.fetch(running.log.reader(), core.generation, to, prev, max_bytes);
+                }
+            }
+            Output::Committed { index } => self.committed(core, index),
+            Output::ProposalRefused { reason, .. } => effects.refused = Some(reason),
+            Output::AdminReply { token, reply } => {
+                if let Some(waiting) = core.replies.remove(&token) {
+                    // The caller may have gone away; what it asked for is done all the same.
+                    let _ = waiting.send(reply);
+                }
+                self.view.status_changed();
+            }
+            Output::Became(change) => {
+                tracing::info!(?change, "role");
+                self.publish(core);
+            }
+            Output::Dial { leader } => {
+                self.dialer.aim(Some(leader));
+                self.publish(core);
+            }
+            Output::Hangup => self.dialer.aim(None),
+            Output::Disconnect { member } => {
+                if let Some((_, link)) = core.links.get(&member) {
+                    link.close();
+                }
+            }
+            Output::SeedNeeded { leader, reason } => {
+                tracing::warn!(%leader, ?reason, "this node needs a base copy");
+                self.seeding.request(format!("{reason:?}"));
+            }
+            Output::Halt { code, reason } => {
+                core.problem(code.as_str(), reason);
+                self.publish(core);
+            }
+        }
+        Ok(())
+    }
+
+    /// A leader's writer waits for this; a follower's worker applies.
+    fn committed(&self, core: &Core, index: Index) {
+        self.view.set_committed(index);
+        self.decided.notify_all();
+        let Some(running) = &core.running else { return };
+        if !running.replica.is_open() {
+            self.worker.wake();
+        }
+        if running.replica.config().is_some_and(|config| config.next.is_some()) {
+            self.view.status_changed();
+        }
+    }
+
+    /// Makes a change of role, epoch or leader known to everybody who reads the view.
+    pub fn publish(&self, core: &Core) {
+        let state = core.control.state();
+        let (role, epoch) = match &core.running {
+            Some(running) => (running.replica.role(), running.replica.epoch()),
+            None => (RoleView::Follower, state.promise.epoch),
+        };
+        let was_open = self.view.is_open();
+        let changed = self.view.set_role(role, epoch);
+        if was_open && !self.view.is_open() {
+            self.demoted.send_modify(|count| *count += 1);
+        }
+        let ready = matches!(state.data, rdb_log::DataState::Ready) && role != RoleView::Halted;
+        self.view.set_serving(ready && core.running.is_some());
+        let place = match (role, core.running.as_ref().and_then(|running| running.replica.leader())) {
+            (RoleView::Open | RoleView::WritesStopped, _) => Place::Here,
+            (RoleView::Follower, Some(leader)) if leader.name != state.name => state
+                .peers
+                .iter()
+                .find(|peer| peer.name == leader.name)
+                .map_or(Place::Unknown, |peer| Place::There(peer.address.as_str().into())),
+            _ => Place::Unknown,
+        };
+        let lead = Lead { epoch, place };
+        self.view.lead.send_if_modified(|now| std::mem::replace(now, lead.clone()) != lead);
+        if changed {
+            self.decided.notify_all();
+            self.worker.wake();
+        }
+        self.view.status_changed();
+    }
+}
+
+/// The log is full; the disk is otherwise well.
+struct NoRoom;
+
+fn append(core: &mut Core, entry: &rdb_record::Entry) -> Result<(), NoRoom> {
+    let Some(running) = &mut core.running else { return Ok(()) };
+    match running.log.append(entry) {
+        Ok(()) => Ok(()),
+        Err(LogError::Full(_)) => Err(NoRoom),
+        Err(error) => super::die("cannot append to the log", &error),
+    }
+}

@@ -1,0 +1,256 @@
+//! The driver: threads, files and sockets around the pure replication core.
+//!
+//! A write's way: HTTP task → [`worker`]'s queue → [`group`]: SQLite runs the transactions and calls back at its one commit
+//! point → [`core`]: the record is sent to the followers, appended and flushed → wait until the durability rule is met →
+//! SQLite makes the group visible → answers.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | [`core`] | the replication core, log and control file behind one lock; carries out the core's outputs |
+//! | [`worker`], [`group`] | the one thread that changes the database: groups as leader, committed records as follower |
+//! | [`peers`] | connections between nodes |
+//! | [`seeding`], [`seed_server`] | base copies: receiving and giving |
+//! | [`archive`] | divergent tails, made readable |
+//! | [`tasks`] | ticks, flushes and reads for others, retention, disk space |
+//! | [`boot`] | opening a data directory |
+//! | [`service`], [`reads`], [`report`] | what HTTP needs: calls, reads at each consistency level, status and health |
+//! | [`view`] | what is published without the lock |
+//! | [`disk`] | free space |
+
+pub mod archive;
+pub mod boot;
+pub mod core;
+pub mod disk;
+pub mod group;
+pub mod peers;
+pub mod reads;
+pub mod report;
+pub mod seed_server;
+pub mod seeding;
+pub mod service;
+pub mod tasks;
+pub mod view;
+pub mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use parking_lot::{Condvar, Mutex, RwLock};
+use rdb_engine::{ApplyError, Engine, EngineError, EngineOptions, Reader};
+use rdb_log::{Control, DataState};
+use rdb_protocol::{Incarnation, NodeName};
+use rdb_replication::{Input, Side, Time};
+use tokio::sync::watch;
+use warp::Reply as _;
+
+use self::boot::{BootError, Paths};
+use self::core::Core;
+use self::disk::DiskSpace;
+use self::worker::{Worker, WorkerHandle};
+use crate::args::Args;
+use crate::clock;
+use crate::http::{PeerHook, Secret};
+use crate::peer;
+
+/// Readers kept open per node: as many as point reads that run at once, which is the number of threads that serve HTTP plus
+/// the long queries that have moved to the blocking pool.
+const MAX_IDLE_READERS: usize = 16;
+
+/// The tokens that this node checks or shows.
+pub struct NodeTokens {
+    pub client: Option<Secret>,
+    pub peer: Secret,
+    pub admin: Secret,
+}
+
+/// One node, shared by all its threads.
+pub struct Node {
+    pub name: NodeName,
+    pub paths: Paths,
+    pub tokens: NodeTokens,
+    boot: Incarnation,
+    core: Mutex<Core>,
+    /// Notified with the core's lock held: a commit, or a change of role or epoch.
+    decided: Condvar,
+    /// Wakes the ticker early.
+    ticks: Condvar,
+    view: view::View,
+    worker: WorkerHandle,
+    tasks: tasks::Tasks,
+    dialer: peers::Dialer,
+    seeding: seeding::Seeding,
+    seeds: seed_server::Seeds,
+    disk: DiskSpace,
+    engine: RwLock<Option<Arc<Engine>>>,
+    readers: Mutex<Vec<Reader>>,
+    last_growth: Mutex<tasks::Growth>,
+    hybrid_clock: AtomicU64,
+    /// `access.maxResultSize`.
+    result_limit: AtomicU64,
+    limits: RwLock<crate::http::backend::Limits>,
+    /// Told to end the process in good order.
+    pub shutdown: watch::Sender<bool>,
+    /// Client connections should end: this node has been demoted.
+    pub demoted: watch::Sender<u64>,
+}
+
+impl Node {
+    /// Opens the data directory and starts the node's threads.
+    pub fn start(args: &Args) -> Result<Arc<Node>, BootError> {
+        let tokens = NodeTokens {
+            client: args.client_token_file.as_deref().map(Secret::read).transpose()?,
+            peer: Secret::read(&args.peer_token_file)?,
+            admin: Secret::read(&args.admin_token_file)?,
+        };
+        std::fs::create_dir_all(&args.data).map_err(|error| BootError::Io("create the data directory", error))?;
+        let control = Control::open_or_create(&args.data, args.name.clone())?;
+        let (worker, jobs) = WorkerHandle::new();
+        let (tasks, queues) = tasks::Tasks::new();
+        let control_settings = control.state().settings.clone();
+        let node = Arc::new(Node {
+            name: args.name.clone(),
+            paths: Paths::new(&args.data),
+            tokens,
+            boot: Incarnation(boot::random()),
+            core: Mutex::new(Core::new(control)),
+            decided: Condvar::new(),
+            ticks: Condvar::new(),
+            view: view::View::default(),
+            worker,
+            tasks,
+            dialer: peers::Dialer::default(),
+            seeding: seeding::Seeding::default(),
+            seeds: seed_server::Seeds::default(),
+            disk: DiskSpace::new(&args.data),
+            engine: RwLock::new(None),
+            readers: Mutex::default(),
+            last_growth: Mutex::default(),
+            hybrid_clock: AtomicU64::new(0),
+            result_limit: AtomicU64::new(control_settings.max_result_bytes),
+            limits: RwLock::new(crate::http::backend::Limits::of(&control_settings)),
+            shutdown: watch::Sender::new(false),
+            demoted: watch::Sender::new(0),
+        });
+        node.disk.refresh();
+        boot::boot(&node)?;
+        Worker::start(node.clone(), jobs).map_err(|error| BootError::Io("start a thread", error))?;
+        tasks::start(&node, queues).map_err(|error| BootError::Io("start a thread", error))?;
+        node.publish(&node.lock());
+        node.drive(Input::Start);
+        if node.view.applied().0 > 0 {
+            node.drive(Input::Applied { index: node.view.applied() });
+        }
+        node.worker.wake();
+        Ok(node)
+    }
+
+    /// Takes over the requests of peers; their token was checked.
+    pub fn peer_hook(self: &Arc<Self>) -> PeerHook {
+        let node = self.clone();
+        Arc::new(move |request| node.peer_request(request))
+    }
+
+    fn peer_request(self: &Arc<Self>, request: Request<Incoming>) -> warp::reply::Response {
+        let node = self.clone();
+        match request.uri().path() {
+            peer::PEER_PATH => peer::accept(request, move |connection, member| {
+                peers::serve(&node, connection, &member, Side::Accepted);
+            })
+            .map(Into::into),
+            seed_server::SEED_PATH => node.seed_answer(request.uri().query().unwrap_or_default()),
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+
+    /// A timestamp for a record: wall clock in milliseconds, counting on where that stands still or steps back.
+    fn timestamp(&self) -> u64 {
+        let wall = clock::unix_millis() << 16;
+        let before = self.hybrid_clock.fetch_max(wall, Ordering::AcqRel);
+        if before < wall { wall } else { self.hybrid_clock.fetch_add(1, Ordering::AcqRel) + 1 }
+    }
+
+    fn engine(&self) -> Option<Arc<Engine>> {
+        self.engine.read().clone()
+    }
+
+    /// Puts another database in the place of the present one. Its connections must have been released.
+    fn set_engine(&self, engine: Option<Engine>) {
+        self.seeds.clear();
+        let mut place = self.engine.write();
+        self.readers.lock().clear();
+        *place = engine.map(Arc::new);
+    }
+
+    fn engine_options(&self) -> EngineOptions {
+        EngineOptions::new(&self.paths.database)
+    }
+
+    fn open_engine(&self) -> Result<Engine, EngineError> {
+        Engine::open(self.engine_options())
+    }
+
+    /// May this leader answer a linearizable read whose snapshot was taken before this call?
+    fn lease_valid(&self) -> bool {
+        let core = self.lock();
+        let now = Time(clock::boot_micros());
+        core.running.as_ref().is_some_and(|running| running.replica.is_open() && running.replica.lease_valid(now))
+    }
+
+    fn disk_changed(&self) {
+        let mut core = self.lock();
+        if self.disk.is_full() {
+            core.problem(
+                "DISK_FULL",
+                "too little disk space: writes are refused, reads go on; free space or grow the volume",
+            );
+        } else {
+            core.problems.remove("DISK_FULL");
+        }
+        drop(core);
+        self.view.status_changed();
+        self.worker.wake();
+    }
+
+    /// The worker could not apply committed records.
+    fn apply_failed(&self, error: &ApplyError) {
+        match error {
+            ApplyError::Full(_) => {
+                tracing::warn!(%error, "cannot apply records");
+                self.disk.ran_out();
+                self.disk_changed();
+            }
+            ApplyError::Diverged { .. } | ApplyError::PageSize { .. } | ApplyError::Malformed { .. } => {
+                let mut core = self.lock();
+                core.problem("DIVERGED", error.to_string());
+                let reason = error.to_string();
+                let noted = core.control.update(|state| state.data = DataState::Diverged { reason: reason.clone() });
+                if let Err(error) = noted {
+                    die("cannot note a divergence", &error);
+                }
+                self.publish(&core);
+                drop(core);
+                self.seeding.request(reason);
+            }
+            ApplyError::Order { .. } | ApplyError::Io(_) => die("cannot apply committed records", error),
+        }
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Ends the process at once: what is not on disk is unknown, and a restart rolls forward from what is.
+pub fn die(doing: &str, error: &dyn fmt::Display) -> ! {
+    tracing::error!(%error, "{doing}: ending the process");
+    // Without destructors: nothing may touch the files any more.
+    unsafe { libc::_exit(EXIT_STORAGE) }
+}
+
+/// Exit code when the disk failed (`EX_IOERR` of sysexits.h).
+const EXIT_STORAGE: i32 = 74;

@@ -1,0 +1,252 @@
+//! Seeding, the receiving side: ends the incarnation, fetches a base copy from the leader, installs it, and lets the core
+//! continue from the log.
+//!
+//! The order keeps rule 18 at every crash: the new incarnation is on disk before anything of the old data goes, and the data
+//! is called ready only when database and log are there and belong together. Promises survive: they are in the control file.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rdb_engine::SeedWriter;
+use rdb_log::{DataState, Log, LogOptions};
+use rdb_protocol::status::SeedReport;
+use rdb_protocol::{Incarnation, Index, Position};
+use rdb_replication::{Input, Replica, Time};
+
+use super::core::Running;
+use super::seed_server::{SEED_HEADER, SEED_PATH, SeedManifest};
+use super::{Node, boot};
+use crate::clock;
+
+/// Pause between two attempts, unless something changes.
+const RETRY: Duration = Duration::from_millis(500);
+/// A leader that sends nothing for so long is gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes taken from the network at once; a multiple of every page size.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Orders for the seeding thread.
+#[derive(Default)]
+pub struct Seeding {
+    order: Mutex<Option<String>>,
+    changed: Condvar,
+}
+
+impl Seeding {
+    /// This node's data is of no use any more; `reason` is for people.
+    pub fn request(&self, reason: String) {
+        *self.order.lock() = Some(reason);
+        self.changed.notify_all();
+    }
+
+    /// A leader or its address became known.
+    pub fn retry(&self) {
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) -> Option<String> {
+        let mut order = self.order.lock();
+        if order.is_none() {
+            self.changed.wait_for(&mut order, RETRY);
+        }
+        order.take()
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum SeedFailure {
+    #[error("no leader is known to fetch a base copy from")]
+    NoLeader,
+    #[error("fetching the base copy: {0}")]
+    Fetch(String),
+    #[error("the leader belongs to another cluster")]
+    OtherCluster,
+    #[error(transparent)]
+    Copy(#[from] rdb_engine::SeedError),
+    #[error(transparent)]
+    Engine(#[from] rdb_engine::EngineError),
+    #[error(transparent)]
+    Log(#[from] rdb_log::LogError),
+    #[error(transparent)]
+    Control(#[from] rdb_log::ControlError),
+    #[error("the promise on disk does not fit the new copy: {0}")]
+    Start(#[from] rdb_replication::StartError),
+}
+
+/// The seeding thread.
+pub(super) fn seed_forever(node: &Arc<Node>) {
+    loop {
+        if let Some(reason) = node.seeding.wait() {
+            begin(node, &reason);
+        }
+        if !wanted(node) {
+            continue;
+        }
+        match fetch(node) {
+            Ok(position) => tracing::info!(%position, "seeded"),
+            Err(SeedFailure::NoLeader) => {}
+            Err(error) => {
+                tracing::warn!(%error, "seeding failed; it is tried again");
+                node.lock().problem("SEEDING_FAILED", error.to_string());
+                node.view.status_changed();
+            }
+        }
+    }
+}
+
+fn wanted(node: &Node) -> bool {
+    let core = node.lock();
+    let state = core.control.state();
+    state.cluster.is_some() && matches!(state.data, DataState::Seeding)
+}
+
+/// Ends the incarnation, then forgets the old data.
+pub(super) fn begin(node: &Arc<Node>, reason: &str) {
+    tracing::warn!(reason, "the data of this node is given up; a base copy follows");
+    node.archive_tail();
+    {
+        let mut core = node.lock();
+        let ended = core.control.update(|state| {
+            state.incarnation = Incarnation(boot::random());
+            state.data = DataState::Seeding;
+            state.committed = Index::ZERO;
+            state.acknowledged = Index::ZERO;
+            state.loss_permitted = false;
+            state.seed = None;
+        });
+        if let Err(error) = ended {
+            super::die("cannot end the incarnation", &error);
+        }
+        for (_, link) in core.links.values() {
+            link.close();
+        }
+        core.links.clear();
+        core.replies.clear();
+        if let Err(error) = boot::start_empty(node, &mut core) {
+            super::die("cannot start without data", &error);
+        }
+        node.publish(&core);
+    }
+    node.drive(Input::Start);
+}
+
+/// Fetches and installs a base copy.
+fn fetch(node: &Arc<Node>) -> Result<Position, SeedFailure> {
+    let (manifest, directory) = download(node)?;
+    let (resume, wait) = crossbeam_channel::bounded::<()>(1);
+    node.worker.release(wait);
+    node.set_engine(None);
+    let installed = directory.install(&node.paths.database).map_err(SeedFailure::from).and_then(|()| {
+        node.set_engine(Some(node.open_engine()?));
+        adopt(node, &manifest)
+    });
+    drop(resume);
+    installed?;
+    let core = node.lock();
+    node.publish(&core);
+    drop(core);
+    node.drive(Input::Start);
+    node.drive(Input::Applied { index: manifest.position.index });
+    node.worker.wake();
+    Ok(manifest.position)
+}
+
+/// Log and control file for the database that was just installed.
+fn adopt(node: &Node, manifest: &SeedManifest) -> Result<(), SeedFailure> {
+    let mut core = node.lock();
+    core.running = None;
+    Log::remove(&node.paths.log)?;
+    let log = Log::create(&node.paths.log, manifest.position, LogOptions::default())?;
+    core.control.update(|state| {
+        state.data = DataState::Ready;
+        state.committed = manifest.position.index;
+        state.seed = Some(SeedReport { method: "stream".to_owned(), position: manifest.position });
+    })?;
+    core.problems.clear();
+    core.generation += 1;
+    let Some(persistent) = core.persistent() else { return Ok(()) };
+    let replica = Replica::new(persistent, &super::core::LogRef(&log), Time(clock::boot_micros()))?;
+    core.running = Some(Running { log, replica });
+    node.view.set_committed(manifest.position.index);
+    node.view.set_applied(manifest.position.index);
+    Ok(())
+}
+
+/// Receives a copy into a directory of its own. A broken stream is continued where it stopped while the leader holds the
+/// session, and begun again otherwise.
+fn download(node: &Node) -> Result<(SeedManifest, SeedWriter), SeedFailure> {
+    let mut under_way: Option<(SeedManifest, SeedWriter)> = None;
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(READ_TIMEOUT))
+        .timeout_recv_response(Some(READ_TIMEOUT))
+        .http_status_as_error(false)
+        .build()
+        .into();
+    loop {
+        let (address, cluster) = leader(node)?;
+        let (session, from) =
+            under_way.as_ref().map_or((0, 1), |(manifest, writer)| (manifest.session, writer.next_page()));
+        let url = format!("http://{address}{SEED_PATH}?session={session}&from={from}");
+        let token = format!("Bearer {}", node.tokens.peer.expose());
+        let sent = agent.get(&url).header("Authorization", &token).call();
+        let response = sent.map_err(|error| SeedFailure::Fetch(error.to_string()))?;
+        let header = response.headers().get(SEED_HEADER).and_then(|value| value.to_str().ok());
+        let manifest: SeedManifest = header
+            .and_then(|text| serde_json::from_str(text).ok())
+            .ok_or_else(|| SeedFailure::Fetch(format!("{address} answered {}", response.status())))?;
+        if manifest.cluster != cluster {
+            return Err(SeedFailure::OtherCluster);
+        }
+        let (manifest, mut writer) = match under_way.take() {
+            Some((held, writer)) if held == manifest => (held, writer),
+            _ => {
+                let copy = SeedWriter::create(&seed_directory(node), manifest.info)?;
+                (manifest, copy)
+            }
+        };
+        receive(&mut response.into_body().into_reader(), &manifest, &mut writer)?;
+        if writer.next_page() > manifest.info.page_count {
+            return Ok((manifest, writer));
+        }
+        tracing::info!(page = writer.next_page(), of = manifest.info.page_count, "the base copy broke off; continuing");
+        under_way = Some((manifest, writer));
+    }
+}
+
+/// Writes whole pages until the stream ends, well or not.
+fn receive(body: &mut impl Read, manifest: &SeedManifest, writer: &mut SeedWriter) -> Result<(), SeedFailure> {
+    let page = manifest.info.page_size as usize;
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut filled = 0;
+    loop {
+        let read = match body.read(&mut buffer[filled..]) {
+            Ok(0) | Err(_) => return Ok(()),
+            Ok(read) => read,
+        };
+        filled += read;
+        let whole = filled - filled % page;
+        if whole > 0 {
+            writer.write(writer.next_page(), &buffer[..whole])?;
+            buffer.copy_within(whole..filled, 0);
+            filled -= whole;
+        }
+    }
+}
+
+fn leader(node: &Node) -> Result<(String, rdb_protocol::ClusterId), SeedFailure> {
+    let core = node.lock();
+    let state = core.control.state();
+    let leader = state.promise.leader.as_ref().filter(|leader| leader.name != state.name);
+    let address = leader.and_then(|leader| state.peers.iter().find(|peer| peer.name == leader.name));
+    match (address, state.cluster) {
+        (Some(peer), Some(cluster)) => Ok((peer.address.clone(), cluster)),
+        _ => Err(SeedFailure::NoLeader),
+    }
+}
+
+fn seed_directory(node: &Node) -> PathBuf {
+    node.paths.data.join("seed")
+}

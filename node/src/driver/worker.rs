@@ -1,0 +1,260 @@
+//! The one thread that changes the database: as leader it runs groups of client transactions, as follower it applies
+//! committed records. Which of the two is asked anew before each piece of work.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use rdb_engine::{Applier, ApplyError, ApplyGroup, Engine, Transaction, TransactionResult, Writer};
+use rdb_protocol::Index;
+use rdb_protocol::api::{ApiError, ErrorCode};
+use rdb_record::{Entry, Payload};
+use rdb_replication::{Input, RoleView};
+use tokio::sync::oneshot;
+
+use super::{Node, group};
+use crate::clock;
+
+/// Client transactions that may wait for the writer; more are refused with `OVERLOADED`. At the slowest disk that is still
+/// of use, 100 groups a second of [`group::MAX_TRANSACTIONS`], this queue is drained within a second.
+const MAX_QUEUED_JOBS: usize = 64 << 10;
+
+/// Log bytes applied in one SQLite transaction while catching up: large enough that one commit is cheap beside them, small
+/// enough that readers see progress several times a second.
+const APPLY_BYTES: usize = 4 << 20;
+
+/// A client's transaction on its way through the writer.
+pub struct WriteJob {
+    pub transaction: Transaction,
+    /// It is not begun any more after this.
+    pub deadline: Instant,
+    pub reply: oneshot::Sender<Result<TransactionResult, ApiError>>,
+}
+
+pub enum Job {
+    Write(WriteJob),
+    /// Role or committed index changed.
+    Wake,
+    /// Close the database's connections, answer, and take up the one that is there after the second message.
+    Release {
+        released: Sender<()>,
+        resume: Receiver<()>,
+    },
+}
+
+/// The way to the worker.
+pub struct WorkerHandle {
+    jobs: Sender<Job>,
+    /// A `Wake` is in the queue; one is enough.
+    woken: AtomicBool,
+}
+
+impl WorkerHandle {
+    pub fn new() -> (WorkerHandle, Receiver<Job>) {
+        let (jobs, queue) = crossbeam_channel::bounded(MAX_QUEUED_JOBS);
+        (WorkerHandle { jobs, woken: AtomicBool::new(false) }, queue)
+    }
+
+    /// Never blocks: a full queue is worked on anyway.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) && self.jobs.try_send(Job::Wake).is_err() {
+            self.woken.store(false, Ordering::Release);
+        }
+    }
+
+    pub fn submit(&self, job: WriteJob) -> Result<(), ApiError> {
+        self.jobs.try_send(Job::Write(job)).map_err(|error| match error {
+            TrySendError::Full(_) => {
+                ErrorCode::Overloaded.error("too many writes are waiting", "send fewer at a time, or try again later")
+            }
+            TrySendError::Disconnected(_) => ErrorCode::Unavailable.error("the node is stopping", "try another node"),
+        })
+    }
+
+    /// Waits until the worker has closed its connections; it goes on when `resume`'s other end is dropped or sends.
+    pub fn release(&self, resume: Receiver<()>) {
+        let (released, wait) = crossbeam_channel::bounded(1);
+        if self.jobs.send(Job::Release { released, resume }).is_ok() {
+            // An error means that the worker has ended, which releases as well.
+            let _ = wait.recv();
+        }
+    }
+}
+
+/// The database as the present role holds it.
+enum Hands {
+    Empty,
+    Writer(Box<Writer>),
+    Applier(Box<Applier>),
+}
+
+pub(super) struct Worker {
+    node: Arc<Node>,
+    queue: Receiver<Job>,
+    hands: Hands,
+}
+
+impl Worker {
+    pub(super) fn start(node: Arc<Node>, queue: Receiver<Job>) -> std::io::Result<()> {
+        let worker = Worker { node, queue, hands: Hands::Empty };
+        std::thread::Builder::new().name("database".into()).spawn(move || worker.run())?;
+        Ok(())
+    }
+
+    fn run(mut self) {
+        let mut pending = None;
+        while let Some(job) = pending.take().or_else(|| self.queue.recv().ok()) {
+            match job {
+                Job::Write(job) => pending = self.write(job),
+                Job::Wake => self.woken(),
+                Job::Release { released, resume } => {
+                    self.hands = Hands::Empty;
+                    // Whoever asked may have given up; then there is nothing to wait for.
+                    if released.send(()).is_ok() {
+                        let _ = resume.recv();
+                    }
+                }
+            }
+        }
+    }
+
+    fn woken(&mut self) {
+        self.node.worker.woken.store(false, Ordering::Release);
+        if self.node.view.is_open() {
+            // Between groups, all that is committed is in the database or changes nothing in it.
+            let committed = self.node.view.committed();
+            if committed > self.node.view.applied() {
+                self.applied(committed);
+            }
+        } else if matches!(self.node.view.role(), RoleView::Follower | RoleView::Opening) {
+            self.apply_backlog();
+        }
+    }
+
+    /// Runs a group that begins with `first`; returns the job that ended it, if one did.
+    fn write(&mut self, first: WriteJob) -> Option<Job> {
+        let (jobs, next) = group::gather(first, &self.queue);
+        let node = self.node.clone();
+        if node.view.is_open() {
+            match self.writer() {
+                Ok(writer) => group::run(&node, writer, jobs),
+                Err(error) => group::refuse(jobs, &error),
+            }
+        } else {
+            group::refuse(jobs, &not_leader());
+        }
+        self.woken();
+        next
+    }
+
+    fn engine(&self) -> Result<Arc<Engine>, ApiError> {
+        self.node
+            .engine()
+            .ok_or_else(|| ErrorCode::Unavailable.error("this node has no database now", "try another node"))
+    }
+
+    fn writer(&mut self) -> Result<&mut Writer, ApiError> {
+        if !matches!(self.hands, Hands::Writer(_)) {
+            self.hands = Hands::Empty;
+            let writer = self.engine()?.writer().map_err(|error| {
+                tracing::error!(%error, "cannot open the database for writing");
+                ErrorCode::Unavailable.error("the database cannot be opened for writing", "see the node's log")
+            })?;
+            self.hands = Hands::Writer(Box::new(writer));
+        }
+        match &mut self.hands {
+            Hands::Writer(writer) => Ok(writer),
+            Hands::Empty | Hands::Applier(_) => Err(not_leader()),
+        }
+    }
+
+    fn applier(&mut self) -> Option<&mut Applier> {
+        if !matches!(self.hands, Hands::Applier(_)) {
+            self.hands = Hands::Empty;
+            match self.node.engine()?.applier() {
+                Ok(applier) => self.hands = Hands::Applier(Box::new(applier)),
+                Err(error) => {
+                    tracing::error!(%error, "cannot open the database for applying");
+                    return None;
+                }
+            }
+        }
+        match &mut self.hands {
+            Hands::Applier(applier) => Some(applier),
+            Hands::Empty | Hands::Writer(_) => None,
+        }
+    }
+
+    /// Applies up to the committed index, in bounded steps, as long as this node follows or is about to open.
+    fn apply_backlog(&mut self) {
+        let node = self.node.clone();
+        loop {
+            if node.archive_tail() {
+                continue;
+            }
+            let (generation, reader, committed) = {
+                let core = node.lock();
+                let Some(running) = &core.running else { return };
+                if !matches!(core.control.state().data, rdb_log::DataState::Ready) || running.replica.is_open() {
+                    return;
+                }
+                (core.generation, running.log.reader(), running.replica.committed())
+            };
+            let applied = node.view.applied();
+            if applied >= committed {
+                return;
+            }
+            let entries = match reader.read(applied.next(), APPLY_BYTES) {
+                Ok(entries) => entries,
+                Err(error) => return tracing::error!(%error, "cannot read the records to apply"),
+            };
+            let last = entries.iter().map(|entry| entry.position.index).take_while(|index| *index <= committed).last();
+            let Some(last) = last else { return };
+            match self.apply(&entries, last) {
+                Ok(()) => {
+                    node.view.set_applied(last);
+                    node.drive_in(generation, Input::Applied { index: last });
+                }
+                Err(error) => return node.apply_failed(&error),
+            }
+        }
+    }
+
+    fn apply(&mut self, entries: &[Entry], last: Index) -> Result<(), ApplyError> {
+        let groups = page_groups(entries.iter().take_while(|entry| entry.position.index <= last))?;
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let applier = self.applier().ok_or_else(|| ApplyError::Io("the database cannot be opened".to_owned()))?;
+        applier.apply(&groups)
+    }
+
+    fn applied(&self, index: Index) {
+        self.node.view.set_applied(index);
+        self.node.drive(Input::Applied { index });
+    }
+}
+
+/// The page records among `entries`, decoded.
+pub(super) fn page_groups<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<ApplyGroup>, ApplyError> {
+    let mut groups = Vec::new();
+    for entry in entries {
+        let record = entry
+            .decode()
+            .map_err(|error| ApplyError::Malformed { index: entry.position.index, what: error.to_string() })?;
+        if let Payload::Pages(pages) = record.payload {
+            groups.push(ApplyGroup { position: entry.position, pages, content: record.content });
+        }
+    }
+    Ok(groups)
+}
+
+pub(super) fn not_leader() -> ApiError {
+    ErrorCode::NotLeader.error("this node does not lead", "any node forwards writes to the leader; try again")
+}
+
+/// Has the time passed until which a job may begin?
+pub(super) fn expired(deadline: Instant) -> bool {
+    clock::instant() >= deadline
+}
