@@ -7,7 +7,7 @@
 //! | --- | --- | --- |
 //! | 0 | 8 | highest index that was flushed when this record was written |
 //! | 8 | 4 | how many whole sectors of the frame are zero |
-//! | 12 | 4 | mark: CRC32C of salt, file offset of the frame, the record's CRC, and the two fields above; bit 24 set |
+//! | 12 | 4 | mark: CRC32C of salt, file offset of the frame, the record's CRC, and the two fields above; last byte A5 |
 //!
 //! The trailer is what lets recovery tell a crash from damage. Space behind the tail is always zero (preallocated, and
 //! zeroed again by every cut), and a disk writes sectors of 512 bytes, in any order. Hence:
@@ -30,8 +30,8 @@ pub(crate) const ALIGN: usize = 16;
 pub(crate) const TRAILER: usize = 16;
 /// What a disk writes as a whole, at the least.
 const SECTOR: usize = 512;
-/// Keeps the mark's last byte from being zero, so that a frame whose last byte is zero was never finished.
-const WRITTEN: u32 = 1 << 24;
+/// Last byte of every frame: where it is zero, the frame was never finished.
+const WRITTEN: u8 = 0xA5;
 
 /// Bytes that a record of this length takes in a segment.
 pub(crate) fn frame_bytes(record: usize) -> usize {
@@ -118,7 +118,9 @@ pub(crate) fn classify(segment: &[u8], offset: usize, salt: u64) -> Option<TailK
     let Some(frame) = bytes.get(..frame_bytes(record)) else { return Some(TailKind::Complete) };
     let (body, trailer) = frame.split_at(frame.len() - TRAILER);
     if trailer[TRAILER - 1] == 0 {
-        return Some(TailKind::Torn);
+        // Unless its trailer is somewhere else: then it was finished, and its length was damaged.
+        let finished = bytes.chunks_exact(ALIGN).any(|trailer| mark_fits(trailer, salt, offset, bytes));
+        return Some(if finished { TailKind::Complete } else { TailKind::Torn });
     }
     let expected = u32::from_le_bytes([trailer[8], trailer[9], trailer[10], trailer[11]]);
     let torn = mark_fits(trailer, salt, offset, bytes) && zero_sectors(body, offset as u64) > expected;
@@ -150,7 +152,8 @@ fn mark(salt: u64, offset: u64, record_crc: &[u8], fields: &[u8]) -> u32 {
     let crc = crc32c::crc32c(&salt.to_le_bytes());
     let crc = crc32c::crc32c_append(crc, &offset.to_le_bytes());
     let crc = crc32c::crc32c_append(crc, record_crc);
-    crc32c::crc32c_append(crc, fields) | WRITTEN
+    let [a, b, c, _] = crc32c::crc32c_append(crc, fields).to_le_bytes();
+    u32::from_le_bytes([a, b, c, WRITTEN])
 }
 
 fn u64_at(bytes: &[u8]) -> u64 {

@@ -54,14 +54,19 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Reads a segment's header; `None` when nothing was ever written there: the file is new.
+    /// Reads a segment's header; `None` when it was never completely written.
     pub(crate) fn decode(path: &Path, segment: &[u8]) -> Result<Option<SegmentHeader>, LogError> {
         if is_zero(&segment[..segment.len().min(DATA as usize)]) {
             return Ok(None);
         }
-        let Some(bytes) = segment.get(..HEADER).filter(|bytes| bytes[..8] == MAGIC) else {
-            return Err(LogError::Foreign(path.to_owned()));
-        };
+        let foreign = || LogError::Foreign(path.to_owned());
+        let (bytes, data) = segment.split_at_checked(HEADER).ok_or_else(foreign)?;
+        // Nothing was written but a part of the header.
+        let begun = is_zero(data);
+        let magic = bytes.iter().zip(MAGIC).take_while(|(byte, expected)| *byte == expected).count();
+        if magic < MAGIC.len() {
+            return if begun && is_zero(&bytes[magic..]) { Ok(None) } else { Err(foreign()) };
+        }
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
         if u32_at(8) > VERSION {
@@ -75,6 +80,9 @@ impl SegmentHeader {
             reason: reason.to_owned(),
         };
         if u32_at(12) != checksum(bytes) {
+            if begun {
+                return Ok(None);
+            }
             return Err(corrupt("segment header has a wrong checksum"));
         }
         if path.file_name().and_then(|name| name.to_str()) != Some(&file_name(base)) {

@@ -1,0 +1,126 @@
+//! The control file and the data directory's lock.
+
+use std::path::Path;
+
+use rdb_log::{Control, ControlError, DataState};
+use rdb_protocol::{Epoch, Index, NodeName};
+
+fn name(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn open(dir: &Path) -> Result<Control, ControlError> {
+    Control::open_or_create(dir, name("orders-0"))
+}
+
+fn promise(control: &mut Control, epoch: u64) {
+    control.update(|state| state.promise.epoch = Epoch(epoch)).unwrap();
+}
+
+#[test]
+fn what_was_promised_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut control = open(dir.path()).unwrap();
+    let incarnation = control.state().incarnation;
+    assert_eq!(control.state().data, DataState::Empty);
+    promise(&mut control, 7);
+    control.update(|state| state.data = DataState::Diverged { reason: "checksum".to_owned() }).unwrap();
+    control.update(|state| state.committed = Index(12)).unwrap();
+    let state = control.state().clone();
+    drop(control);
+    let control = open(dir.path()).unwrap();
+    assert_eq!(control.state(), &state);
+    assert_eq!(control.state().incarnation, incarnation);
+}
+
+#[test]
+fn an_ended_incarnation_keeps_its_promises() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut control = open(dir.path()).unwrap();
+    promise(&mut control, 7);
+    let before = control.state().member();
+    let fresh = control.end_incarnation().unwrap();
+    assert_ne!(before, control.state().member());
+    drop(control);
+    let control = open(dir.path()).unwrap();
+    assert_eq!((control.state().incarnation, control.state().promise.epoch), (fresh, Epoch(7)));
+}
+
+#[test]
+fn two_processes_never_share_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let control = open(dir.path()).unwrap();
+    assert!(matches!(open(dir.path()), Err(ControlError::Locked(_))));
+    drop(control);
+    open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_directory_belongs_to_one_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let other = Control::open_or_create(dir.path(), name("orders-1"));
+    assert!(matches!(other, Err(ControlError::OtherNode { .. })));
+}
+
+#[test]
+fn data_without_its_promises_is_refused() {
+    for data in ["log", "db"] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(data)).unwrap();
+        assert!(matches!(open(dir.path()), Err(ControlError::Missing(_))));
+    }
+}
+
+#[test]
+fn every_damaged_byte_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut control = open(dir.path()).unwrap();
+    promise(&mut control, 7);
+    drop(control);
+    let path = dir.path().join("control");
+    let good = std::fs::read(&path).unwrap();
+    let used = good.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    for at in 0..used {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x40;
+        std::fs::write(&path, &bytes).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        match at {
+            0..8 => assert!(matches!(error, ControlError::Foreign(_)), "{at}: {error}"),
+            8..12 => assert!(matches!(error, ControlError::NewerVersion { .. }), "{at}: {error}"),
+            _ => assert!(matches!(error, ControlError::Corrupt { .. }), "{at}: {error}"),
+        }
+        std::fs::write(&path, &good[..at]).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        assert!(matches!(error, ControlError::Corrupt { .. } | ControlError::Foreign(_)), "{at}: {error}");
+    }
+    std::fs::write(&path, &good).unwrap();
+    assert_eq!(open(dir.path()).unwrap().state().promise.epoch, Epoch(7));
+}
+
+#[test]
+fn a_replacement_that_a_crash_interrupted_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut control = open(dir.path()).unwrap();
+    promise(&mut control, 7);
+    drop(control);
+    // Written in part, not yet renamed.
+    std::fs::write(dir.path().join("control.spare"), vec![b'x'; 200_000]).unwrap();
+    let mut control = open(dir.path()).unwrap();
+    assert_eq!(control.state().promise.epoch, Epoch(7));
+    promise(&mut control, 8);
+    drop(control);
+    assert_eq!(open(dir.path()).unwrap().state().promise.epoch, Epoch(8));
+}
+
+#[test]
+fn a_change_that_changes_nothing_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut control = open(dir.path()).unwrap();
+    promise(&mut control, 7);
+    let path = dir.path().join("control");
+    std::fs::remove_file(&path).unwrap();
+    promise(&mut control, 7);
+    assert!(!path.exists());
+}
