@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use rdb_protocol::status::{NodeState, NodeStatus, Role};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::client::Client;
@@ -119,7 +119,7 @@ impl Cluster {
         self.nodes.iter().map(|node| node.address.clone()).collect()
     }
 
-    /// Waits until all nodes are up, one is open as leader, all others stream from it, and a write succeeds.
+    /// Waits until all nodes are up, one is open as leader, all others stream from it, and writes are served.
     async fn await_ready(&mut self, limit: Duration) -> Option<()> {
         let end = now() + limit;
         let statuses = until(limit, async || {
@@ -130,12 +130,8 @@ impl Cluster {
         for (node, status) in self.nodes.iter_mut().zip(statuses) {
             node.name = status.name.to_string();
         }
-        let mut client = Client::new(&self.nodes[0].address, None);
-        let create = "CREATE TABLE IF NOT EXISTS ready (at INTEGER)";
-        until(end.saturating_duration_since(now()), async || {
-            client.execute(create, json!([]), None, Duration::from_secs(2)).await.ok().map(|_| ())
-        })
-        .await
+        let left = end.saturating_duration_since(now()).as_secs().max(1).to_string();
+        self.command("wait", &["--timeout", &left]).await.ok().map(|_| ())
     }
 
     /// Each node's status, in the order of [`Cluster::nodes`]; `None` for one that does not answer.

@@ -20,5 +20,6 @@ pub mod demo;
 pub mod histogram;
 pub mod load;
 pub mod random;
+pub mod scenarios;
 pub mod torture;
 pub mod workload;
