@@ -53,32 +53,17 @@ pub struct InvalidSpec {
     pub problem: String,
 }
 
-fn check(
-    ok: bool,
-    field: &'static str,
-    problem: impl FnOnce() -> String,
-) -> Result<(), InvalidSpec> {
-    if ok {
-        Ok(())
-    } else {
-        Err(InvalidSpec {
-            field,
-            problem: problem(),
-        })
-    }
+fn check(ok: bool, field: &'static str, problem: impl FnOnce() -> String) -> Result<(), InvalidSpec> {
+    if ok { Ok(()) } else { Err(InvalidSpec { field, problem: problem() }) }
 }
 
 fn span(value: Span, low: Span, high: Span, field: &'static str) -> Result<Duration, InvalidSpec> {
-    check(low <= value && value <= high, field, || {
-        format!("{value} is not within {low}–{high}")
-    })?;
+    check(low <= value && value <= high, field, || format!("{value} is not within {low}–{high}"))?;
     Ok(value.0)
 }
 
 fn number(value: u32, low: u32, high: u32, field: &'static str) -> Result<u32, InvalidSpec> {
-    check(low <= value && value <= high, field, || {
-        format!("{value} is not within {low}–{high}")
-    })?;
+    check(low <= value && value <= high, field, || format!("{value} is not within {low}–{high}"))?;
     Ok(value)
 }
 
@@ -88,33 +73,16 @@ impl Cluster {
     pub fn parse(name: &str, spec: &ClusterSpec) -> Result<Cluster, InvalidSpec> {
         // Instances are `<name>-<n>`, n of at most two digits, and must be DNS labels.
         let longest = NodeName::new(format!("{name}-{MAX_INSTANCES}"));
-        check(longest.is_ok(), "metadata.name", || {
-            format!("{name:?} with a number behind it is no DNS label")
-        })?;
+        check(longest.is_ok(), "metadata.name", || format!("{name:?} with a number behind it is no DNS label"))?;
         let instances = number(spec.instances, 1, MAX_INSTANCES, "instances")?;
         check_elsewhere(spec)?;
         let replication = &spec.replication;
         let sync_followers = match (replication.mode, instances) {
-            (Mode::SemiSync, 2..) => number(
-                replication.sync_followers,
-                1,
-                instances - 1,
-                "replication.syncFollowers",
-            )?,
-            _ => number(
-                replication.sync_followers,
-                1,
-                MAX_INSTANCES - 1,
-                "replication.syncFollowers",
-            )?,
+            (Mode::SemiSync, 2..) => number(replication.sync_followers, 1, instances - 1, "replication.syncFollowers")?,
+            _ => number(replication.sync_followers, 1, MAX_INSTANCES - 1, "replication.syncFollowers")?,
         };
         let failover = &spec.failover;
-        let lease = span(
-            failover.lease_duration,
-            MS200,
-            Span::from_secs(60),
-            "failover.leaseDuration",
-        )?;
+        let lease = span(failover.lease_duration, MS200, Span::from_secs(60), "failover.leaseDuration")?;
         let heartbeat = span(
             failover.heartbeat_interval,
             Span::from_millis(50),
@@ -134,10 +102,7 @@ impl Cluster {
             "failover.detectionTimeout",
         )?;
         check(lease < detection, "failover.leaseDuration", || {
-            format!(
-                "{} is not less than detectionTimeout, {}",
-                failover.lease_duration, failover.detection_timeout
-            )
+            format!("{} is not less than detectionTimeout, {}", failover.lease_duration, failover.detection_timeout)
         })?;
         let data_loss = match replication.mode {
             Mode::Async => DataLoss::Allow,
@@ -158,12 +123,7 @@ impl Cluster {
                 sync_followers,
                 "replication.minSyncFollowers",
             )?,
-            sync_timeout: span(
-                replication.sync_timeout,
-                SECOND,
-                Span::from_secs(600),
-                "replication.syncTimeout",
-            )?,
+            sync_timeout: span(replication.sync_timeout, SECOND, Span::from_secs(600), "replication.syncTimeout")?,
             failover_enabled: failover.enabled,
             detection_timeout: detection,
             heartbeat_interval: heartbeat,
@@ -174,12 +134,7 @@ impl Cluster {
                 Span::from_secs(600),
                 "failover.progressTimeout",
             )?,
-            cooldown: span(
-                failover.cooldown,
-                Span::from_secs(0),
-                Span::from_secs(3600),
-                "failover.cooldown",
-            )?,
+            cooldown: span(failover.cooldown, Span::from_secs(0), Span::from_secs(3600), "failover.cooldown")?,
             data_loss: failover.data_loss.unwrap_or(data_loss),
             maintenance: maintenance(spec)?,
             settings: settings(spec),
@@ -215,17 +170,10 @@ const MIN_RETENTION: Size = Size(64 << 20);
 /// Fields that only the drivers use.
 fn check_elsewhere(spec: &ClusterSpec) -> Result<(), InvalidSpec> {
     let retention = &spec.replication.log_retention;
-    check(
-        retention.size >= MIN_RETENTION,
-        "replication.logRetention.size",
-        || format!("{} is less than {MIN_RETENTION}", retention.size),
-    )?;
-    span(
-        retention.age,
-        Span::from_secs(60),
-        Span::from_secs(30 * 86_400),
-        "replication.logRetention.age",
-    )?;
+    check(retention.size >= MIN_RETENTION, "replication.logRetention.size", || {
+        format!("{} is less than {MIN_RETENTION}", retention.size)
+    })?;
+    span(retention.age, Span::from_secs(60), Span::from_secs(30 * 86_400), "replication.logRetention.age")?;
     number(spec.snapshots.keep, 1, 100, "snapshots.keep")?;
     Ok(())
 }
@@ -238,10 +186,7 @@ fn maintenance(spec: &ClusterSpec) -> Result<Maintenance, InvalidSpec> {
             problem: format!("{text:?} is no RFC 3339 time such as 2026-01-31T18:00:00Z"),
         })?),
     };
-    Ok(Maintenance {
-        active: spec.maintenance.active,
-        until_unix_ms,
-    })
+    Ok(Maintenance { active: spec.maintenance.active, until_unix_ms })
 }
 
 fn settings(spec: &ClusterSpec) -> NodeSettings {

@@ -32,8 +32,8 @@ pub mod time;
 pub use cluster::{Cluster, InvalidSpec};
 pub use decide::decide;
 pub use observed::{
-    CallKey, CallOutcome, CallRecord, Connection, FenceAnswer, InstanceObservation, LeaseAnswered,
-    Lifecycle, Observed, Report, Requests,
+    CallKey, CallOutcome, CallRecord, Connection, FenceAnswer, InstanceObservation, LeaseAnswered, Lifecycle, Observed,
+    Report, Requests,
 };
 pub use plan::{Action, AdminCall, CallKind, Event, Plan, RequestKind};
 pub use spec::ClusterSpec;

@@ -15,7 +15,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
 }
 
-/// One thing to do.
+/// One thing to do. Orders about instances are repeated in every plan until the observation shows them carried out, so
+/// carrying them out again must do no harm.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// `POST /v1/admin/<call>` to an instance, at the address that its observation has.
@@ -39,10 +40,7 @@ pub enum Action {
     StopInstance { name: NodeName },
     /// End the process and delete the volume. `incarnation` is the data that the decision was made for, if known: with a
     /// precondition on the volume's UID, so that another one of that name is not hit.
-    DeleteInstance {
-        name: NodeName,
-        incarnation: Option<Incarnation>,
-    },
+    DeleteInstance { name: NodeName, incarnation: Option<Incarnation> },
     /// The request was carried out or refused (an event says which); remove it if it still has this value.
     ClearRequest(RequestKind),
     /// Tell people. Already free of repetition.

@@ -14,9 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub enum ParseUnitError {
     #[error("{0:?} is no duration: write a whole number and one of ms, s, m, h, d, such as 10s")]
     Span(String),
-    #[error(
-        "{0:?} is no size: write a whole number of bytes, or one with Ki, Mi, Gi or Ti, such as 1Gi"
-    )]
+    #[error("{0:?} is no size: write a whole number of bytes, or one with Ki, Mi, Gi or Ti, such as 1Gi")]
     Size(String),
 }
 
@@ -29,20 +27,8 @@ pub struct Span(pub Duration);
 pub struct Size(pub u64);
 
 /// Units from large to small, so that a number is written with the largest that divides it.
-const SPAN_UNITS: [(&str, u64); 5] = [
-    ("d", 86_400_000),
-    ("h", 3_600_000),
-    ("m", 60_000),
-    ("s", 1000),
-    ("ms", 1),
-];
-const SIZE_UNITS: [(&str, u64); 5] = [
-    ("Ti", 1 << 40),
-    ("Gi", 1 << 30),
-    ("Mi", 1 << 20),
-    ("Ki", 1 << 10),
-    ("", 1),
-];
+const SPAN_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const SIZE_UNITS: [(&str, u64); 5] = [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("", 1)];
 
 fn parse_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -51,16 +37,8 @@ fn parse_units(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-fn write_units(
-    f: &mut fmt::Formatter<'_>,
-    value: u64,
-    units: &[(&str, u64)],
-    zero: &str,
-) -> fmt::Result {
-    match units
-        .iter()
-        .find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor))
-    {
+fn write_units(f: &mut fmt::Formatter<'_>, value: u64, units: &[(&str, u64)], zero: &str) -> fmt::Result {
+    match units.iter().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor)) {
         Some((unit, factor)) => write!(f, "{}{unit}", value / factor),
         None => f.write_str(zero),
     }
@@ -83,9 +61,7 @@ impl Span {
 impl FromStr for Span {
     type Err = ParseUnitError;
     fn from_str(text: &str) -> Result<Span, ParseUnitError> {
-        parse_units(text, &SPAN_UNITS)
-            .map(Span::from_millis)
-            .ok_or_else(|| ParseUnitError::Span(text.to_owned()))
+        parse_units(text, &SPAN_UNITS).map(Span::from_millis).ok_or_else(|| ParseUnitError::Span(text.to_owned()))
     }
 }
 
@@ -98,9 +74,7 @@ impl fmt::Display for Span {
 impl FromStr for Size {
     type Err = ParseUnitError;
     fn from_str(text: &str) -> Result<Size, ParseUnitError> {
-        parse_units(text, &SIZE_UNITS)
-            .map(Size)
-            .ok_or_else(|| ParseUnitError::Size(text.to_owned()))
+        parse_units(text, &SIZE_UNITS).map(Size).ok_or_else(|| ParseUnitError::Size(text.to_owned()))
     }
 }
 

@@ -46,6 +46,8 @@ pub struct ClusterStatus {
     /// The latest leader that was seen open, and its process: what a proof of its end must match (rule 16).
     pub opened: Option<Opened>,
     pub config: Option<ConfigPair>,
+    /// Highest config version that ever stood: one that was given up is not used again.
+    pub config_version: u64,
     /// Why the election of `epoch` was started and what was known then; cleared with `Steady`.
     pub election: Option<Election>,
     /// A planned switchover before its election.
@@ -56,6 +58,8 @@ pub struct ClusterStatus {
     pub instances: Vec<InstanceStatus>,
     pub forecast: Option<Forecast>,
     pub last_failover: Option<Receipt>,
+    /// Receipts of earlier failovers that used permission to lose records, newest last.
+    pub earlier_losses: Vec<Receipt>,
     pub conditions: Vec<Condition>,
 }
 
@@ -105,12 +109,16 @@ pub struct Election {
     pub started_unix_ms: u64,
     /// Between the last sign of life of the old leader and the decision.
     pub detected_ms: u64,
-    /// Highest index that the old leader was known to have acknowledged.
+    /// Highest index that the old leader was known to have acknowledged, or to have flushed if that is more: what it did
+    /// after its last report is not known.
     pub acknowledged: Index,
-    /// `acknowledged` cannot have grown since: the old leader had stopped, or answered the fence.
-    pub acknowledged_exact: bool,
     /// A tie goes to this node (rule 8).
     pub preferred: Option<NodeName>,
+    /// A person permitted the loss of acknowledged records for this election.
+    pub loss_permitted: bool,
+    /// `leader` before the choice, and the epoch that it was chosen for: whose lease may still run (rule 16).
+    pub replaced: Option<Member>,
+    pub replaced_epoch: Epoch,
     /// Permission to lose acknowledged records was used for the choice.
     pub lossy: bool,
     /// Highest index of the chosen leader when it was chosen.
@@ -167,6 +175,9 @@ pub struct Veto {
 pub struct Receipt {
     pub epoch: Epoch,
     pub from: Option<NodeName>,
+    /// The data of `from` that has to be read for an exact number.
+    #[serde(default)]
+    pub from_incarnation: Option<Incarnation>,
     pub to: NodeName,
     pub reason: Reason,
     pub evidence: String,
@@ -213,8 +224,6 @@ impl ClusterStatus {
 
     /// The condition of this type.
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
-        self.conditions
-            .iter()
-            .find(|condition| condition.kind == kind)
+        self.conditions.iter().find(|condition| condition.kind == kind)
     }
 }

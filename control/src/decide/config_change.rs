@@ -1,0 +1,130 @@
+//! Config changes (rule 15): propose `next`, tell the leader, settle, and swap in `current` on its report.
+//!
+//! An operator that finds `next` in the status goes on from there; so does the leader of a later epoch, which was promoted
+//! with both.
+
+use rdb_protocol::admin::{NextConfig, Settle};
+use rdb_protocol::status::{NodeStatus, SettleReport};
+use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair};
+
+use super::draft::{AfterDone, Draft};
+use super::target::target;
+use super::view::{View, list};
+use crate::observed::{CallKey, CallOutcome};
+use crate::plan::{AdminCall, CallKind};
+use crate::status::Phase;
+
+/// Starts a change if the config should be another one, before opening only if the leader can't open otherwise. True: it
+/// was decided.
+pub(super) fn start(view: &View, draft: &mut Draft) -> bool {
+    let status = view.status();
+    let (Some(leading), Some(pair)) = (view.leading(), &status.config) else { return false };
+    if pair.next.is_some() || (!leading.opened && view.can_commit(&pair.current)) {
+        return false;
+    }
+    wake_for_absent(view, draft, &pair.current);
+    let Some(target) = target(view, leading) else { return false };
+    if target.is(&pair.current) && pair.current.version != BOOTSTRAP_VERSION {
+        return false;
+    }
+    let version = status.config_version.max(pair.version()).saturating_add(1);
+    let next = ClusterConfig { version, cohort: target.cohort, acks: target.acks };
+    draft.event("ConfigChangeStarted", describe("Changing to", &next), describe("from", &pair.current));
+    let opened = view.is_opened();
+    draft.decide(|status| {
+        status.config_version = version;
+        if let Some(pair) = &mut status.config {
+            pair.next = Some(next);
+        }
+        if opened {
+            status.phase = Phase::Reconfiguring;
+        }
+    });
+    true
+}
+
+/// Looks again when a member has been away for `syncTimeout`.
+fn wake_for_absent(view: &View, draft: &mut Draft, current: &ClusterConfig) {
+    for member in current.cohort.iter().filter(|member| !view.answers(member)) {
+        if let Some(left) = view.cluster.sync_timeout.checked_sub(view.absent_for(member)) {
+            draft.wake(view, view.now.plus(left));
+        }
+    }
+}
+
+fn describe(verb: &str, config: &ClusterConfig) -> String {
+    let names = list(config.cohort.iter().map(|member| &member.name));
+    format!("{verb} config {}: {} follower copies out of {names}", config.version, config.acks)
+}
+
+/// Goes on with the change that stands. True: it ended in this plan.
+pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
+    let status = view.status();
+    let (Some(leading), Some(leader), Some(pair)) = (view.leading(), &status.leader, &status.config) else {
+        return false;
+    };
+    let Some(next) = &pair.next else { return false };
+    if let Some(report) = settled_report(view, leading, next) {
+        if report.committed {
+            finish(draft, pair, report);
+            return true;
+        }
+        draft.block(format!("{} waits for enough copies of its record", describe("Changing to", &report.keep)));
+        return false;
+    }
+    let knows = leading.config.as_ref().is_some_and(|known| known.next.as_ref() == Some(next));
+    if !knows {
+        let call = AdminCall::NextConfig(NextConfig { epoch: status.epoch, next: next.clone() });
+        draft.call(view, &leader.name, call, AfterDone::Repeat);
+        return false;
+    }
+    match keep(view, pair, next) {
+        Some(keep) => {
+            let call = AdminCall::Settle(Settle { epoch: status.epoch, version: next.version, keep });
+            draft.call(view, &leader.name, call, AfterDone::Repeat);
+        }
+        None => draft.block(format!(
+            "Neither config {} nor {} can be met by the members in reach: {}",
+            pair.current.version,
+            next.version,
+            list(view.answering().iter().map(|member| &member.name)),
+        )),
+    }
+    false
+}
+
+/// Its report of this very change; those of other epochs and versions are refused.
+fn settled_report<'a>(view: &View, leading: &'a NodeStatus, next: &ClusterConfig) -> Option<&'a SettleReport> {
+    let ours = |report: &&SettleReport| report.epoch == view.status().epoch && report.version == next.version;
+    leading.settled.as_ref().filter(ours)
+}
+
+/// Which of the two to keep: the new one if it can be met, else the old one. The leader obeys the first answer in its
+/// epoch, so what was asked once is asked again.
+fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
+    let key = CallKey { to: view.status().leader.as_ref()?.name.clone(), kind: CallKind::Settle };
+    let asked = view.observed.calls.get(&key).and_then(|record| match (&record.call, &record.outcome) {
+        (_, Some(CallOutcome::Refused(_))) => None,
+        (AdminCall::Settle(settle), _) => Some(settle),
+        _ => None,
+    });
+    if let Some(asked) = asked.filter(|asked| asked.epoch == view.status().epoch && asked.version == next.version) {
+        return Some(asked.keep.clone());
+    }
+    [next, &pair.current].into_iter().find(|config| view.can_commit(config)).cloned()
+}
+
+fn finish(draft: &mut Draft, pair: &ConfigPair, report: &SettleReport) {
+    let kept = report.keep.clone();
+    if pair.next.as_ref() == Some(&kept) {
+        draft.event("ConfigChanged", describe("In force:", &kept), describe("before:", &pair.current));
+    } else {
+        draft.warn("ConfigChangeGivenUp", describe("Still in force:", &kept), "the new members could not be reached");
+    }
+    draft.decide(|status| {
+        status.config = Some(ConfigPair::settled(kept));
+        if status.phase == Phase::Reconfiguring {
+            status.phase = Phase::Steady;
+        }
+    });
+}

@@ -1,0 +1,85 @@
+//! Losing writes, honestly (design 6.5): the receipt of a failover, and how it becomes exact.
+
+use rdb_protocol::status::{DivergenceReport, NodeState, NodeStatus, Role};
+use rdb_protocol::{Index, NodeName};
+
+use super::failover::in_a_row;
+use super::view::View;
+use crate::status::{Reason, Receipt};
+
+/// Receipt of the election that just ended; `None` for planned ones and for the first leader of a cluster.
+pub(super) fn of_election(view: &View) -> Option<Receipt> {
+    let status = view.status();
+    let election = status.election.as_ref()?;
+    let first = status.opened.is_none() && election.from.is_none() && election.reason == Reason::ColdStart;
+    if (election.reason == Reason::Switchover || first) && !election.lossy {
+        return None;
+    }
+    let promoted = election.promoted.unwrap_or_default();
+    // By the rules every acknowledged record is in the new log, unless permission to lose some was used.
+    let records_at_risk = if election.lossy { election.acknowledged.0.saturating_sub(promoted.0) } else { 0 };
+    let since_decision = view.observed.unix_ms.saturating_sub(election.started_unix_ms);
+    Some(Receipt {
+        epoch: status.epoch,
+        from: election.from.as_ref().map(|from| from.name.clone()),
+        from_incarnation: election.from.as_ref().map(|from| from.incarnation),
+        to: status.leader.as_ref()?.name.clone(),
+        reason: election.reason,
+        evidence: election.evidence.clone(),
+        detected_ms: election.detected_ms,
+        opened_ms: election.detected_ms.saturating_add(since_decision),
+        records_at_risk,
+        exact: !election.lossy,
+        incomplete: false,
+        acknowledged: election.acknowledged,
+        promoted,
+        lossy: election.lossy,
+        in_a_row: in_a_row(view, status.last_failover.as_ref()),
+        at_unix_ms: view.observed.unix_ms,
+    })
+}
+
+/// The receipt with what the returned old leader's log says, once it says it.
+pub(super) fn settled(view: &View, receipt: &Receipt) -> Option<Receipt> {
+    if receipt.exact || receipt.incomplete {
+        return None;
+    }
+    let from = receipt.from.as_ref()?;
+    let incomplete = || Receipt { incomplete: true, ..receipt.clone() };
+    let Some(instance) = view.instance(from) else { return Some(incomplete()) };
+    let status = instance.status()?;
+    if Some(status.incarnation) != receipt.from_incarnation {
+        return Some(incomplete());
+    }
+    let lost = records_lost(status, receipt)?;
+    Some(Receipt { records_at_risk: lost, exact: true, ..receipt.clone() })
+}
+
+/// How many acknowledged records the old leader had that the promoted log had not; `None` until it has compared.
+fn records_lost(status: &NodeStatus, receipt: &Receipt) -> Option<u64> {
+    let follows = status.role == Role::Follower && status.promise.epoch >= receipt.epoch;
+    if !follows {
+        return None;
+    }
+    if let Some(cut) = cut_of(&status.divergences, receipt) {
+        let acknowledged = if status.acknowledged > Index::ZERO { status.acknowledged } else { cut.to.index };
+        return Some(acknowledged.min(cut.to.index).0.saturating_sub(cut.from.index.0));
+    }
+    // It has records of the new epoch and cut nothing: its log was a prefix of the promoted one.
+    let compared = status.state == NodeState::Streaming && status.flushed.epoch >= receipt.epoch;
+    compared.then_some(0)
+}
+
+/// The tail that was cut because of this failover: of an older epoch, and leaving the common history where the promoted
+/// log ended, or before.
+fn cut_of<'a>(divergences: &'a [DivergenceReport], receipt: &Receipt) -> Option<&'a DivergenceReport> {
+    divergences.iter().rev().find(|cut| cut.to.epoch < receipt.epoch && cut.from.index <= receipt.promoted)
+}
+
+/// Instances with an archived tail, for the `Divergence` condition.
+pub(super) fn divergent<'a>(view: &View<'a>) -> Vec<(&'a NodeName, &'a DivergenceReport)> {
+    let of = |(name, instance): (&'a NodeName, &'a crate::InstanceObservation)| {
+        instance.status().into_iter().flat_map(move |status| status.divergences.iter().map(move |d| (name, d)))
+    };
+    view.observed.instances.iter().flat_map(of).collect()
+}
