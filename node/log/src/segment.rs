@@ -117,6 +117,9 @@ pub(crate) fn create(dir: &Path, header: SegmentHeader, bytes: u64) -> Result<(F
 
 /// Makes the file `bytes` long, with space behind every byte from `from` on.
 pub(crate) fn preallocate(file: &File, from: u64, bytes: u64) -> io::Result<()> {
+    if from >= bytes {
+        return Ok(());
+    }
     match rustix::fs::fallocate(file, FallocateFlags::empty(), from, bytes - from) {
         Err(Errno::OPNOTSUPP | Errno::NOSYS) => fill_with_zeros(file, from, bytes),
         other => Ok(other?),

@@ -229,6 +229,24 @@ fn a_cut_that_a_crash_interrupted_leaves_a_log_without_a_gap() {
 }
 
 #[test]
+fn a_rotation_that_a_crash_lost_leaves_a_full_segment() {
+    // Ten frames of a `Noop` fill the segment to its last byte.
+    let options = LogOptions { segment_bytes: 4096 + 10 * 80, ..small() };
+    for lost in [0, 4096 + 10 * 80] {
+        let mut log = Fixture::new(options.clone());
+        for _ in 0..11 {
+            log.append(noop(log.log.last(), 1));
+        }
+        std::fs::write(log.newest(), vec![0; lost]).unwrap();
+        let (mut log, recovery) = log.reopen(options.clone()).unwrap();
+        assert_eq!((recovery.records, recovery.cut.map(|cut| cut.kind)), (10, Some(TailKind::Torn)));
+        log.entries.truncate(10);
+        log.append(noop(log.log.last(), 2));
+        log.check();
+    }
+}
+
+#[test]
 fn a_segment_missing_in_the_middle_is_corruption() {
     let mut log = Fixture::new(small());
     log.fill(40, 1);
