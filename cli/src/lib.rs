@@ -21,6 +21,7 @@ pub mod catalog;
 pub mod client;
 pub mod clock;
 pub mod dump;
+pub mod load;
 pub mod local;
 pub mod output;
 pub mod script;
@@ -40,6 +41,8 @@ pub enum Failure {
     Client(#[from] ClientError),
     #[error(transparent)]
     Local(#[from] local::LocalError),
+    #[error(transparent)]
+    Load(#[from] load::LoadError),
     #[error("{0}")]
     Other(String),
     #[error("{context}: {source}")]
@@ -56,6 +59,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         let client = match self {
             Failure::Client(error) => Some(error),
+            Failure::Load(error) => error.client_error(),
             Failure::Local(_) | Failure::Other(_) | Failure::Io { .. } => None,
         };
         ExitCode::from(client.map_or(1, ClientError::exit_code))
@@ -68,6 +72,6 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Local(command) => local::run(command),
         Command::Status(options) => status::run(&options),
         Command::Sql(options) => sql::run(&options),
-        Command::Load(_) => Err(Failure::Other("not yet".to_owned())),
+        Command::Load(options) => load::run(&options),
     }
 }

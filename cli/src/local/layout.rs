@@ -1,5 +1,6 @@
 //! What lies where in the data directory of a local cluster.
 //!
+//! ```text
 //!     spec.json         generation and spec, as last changed
 //!     status.json       the stored status with its version ([`super::store`])
 //!     events.jsonl      what happened, one JSON object a line
@@ -8,6 +9,7 @@
 //!     tokens/           bearer tokens of peers and admin calls, mode 0600
 //!     <name>/           the data directory of a node
 //!     <name>.log        what its processes print
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Write};

@@ -1,9 +1,11 @@
 //! `rdb local`: a cluster of processes on this machine, run by the same decisions as one on Kubernetes (design, 7.5).
 //!
+//! ```text
 //!     watch threads ──lines──┐                      ┌── admin calls (threads)
 //!     wait threads ──ends────┤   supervisor loop    ├── processes (start, signal)
 //!     control socket ────────┼─► observe → decide ──┼── status store (compare-and-swap)
 //!     signals ───────────────┘        → act         └── journal (log lines, events.jsonl)
+//! ```
 //!
 //! | module | holds |
 //! | --- | --- |
