@@ -31,3 +31,9 @@ pub async fn until<T>(limit: Duration, mut look: impl AsyncFnMut() -> Option<T>)
         pause(POLL_INTERVAL).await;
     }
 }
+
+/// Processor time that the calling thread has used.
+pub fn thread_cpu() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::client::{Connection, RequestBuilder};
-use crate::clock::{now, pause};
+use crate::clock::{now, pause, thread_cpu};
 use crate::histogram::Histogram;
 
 /// Makes the bodies of one client's requests.
@@ -45,6 +45,8 @@ pub struct Outcome {
     /// The first failure, for the report.
     pub first_failure: Option<String>,
     pub elapsed: Duration,
+    /// Processor time of the clients' thread while it measured; meaningful when they have one to themselves.
+    pub client_cpu: Duration,
 }
 
 impl Outcome {
@@ -72,13 +74,14 @@ pub async fn run<B: Bodies>(plan: &Plan, mut bodies: impl FnMut(usize) -> B) -> 
         clients.spawn(client(address, builder, bodies(number), switch.clone()));
     }
     pause(plan.warm_up).await;
-    let start = now();
+    let (start, cpu) = (now(), thread_cpu());
     switch.measuring.store(true, Ordering::Relaxed);
     pause(plan.measure).await;
     switch.measuring.store(false, Ordering::Relaxed);
     let elapsed = now() - start;
+    let client_cpu = thread_cpu().saturating_sub(cpu);
     switch.stop.store(true, Ordering::Relaxed);
-    let mut outcome = Outcome { elapsed, ..Outcome::default() };
+    let mut outcome = Outcome { elapsed, client_cpu, ..Outcome::default() };
     while let Some(one) = clients.join_next().await {
         match one {
             Ok(one) => {

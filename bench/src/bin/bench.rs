@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use rdb_bench::scenarios::{self, SCENARIOS, Settings, report};
+use rdb_bench::scenarios::{self, SCENARIOS, Settings};
 
 #[derive(Parser)]
 #[command(about = "Measures a cluster of three nodes on this machine")]

@@ -36,6 +36,8 @@ impl Line {
             line.p99_us = micros(median.latencies.percentile(99.0));
             line.spread = Some((slowest.rate(), fastest.rate()));
             line.more.push(("mean_us".into(), micros(median.latencies.mean()).to_string()));
+            let client_us = median.client_cpu.as_secs_f64() * 1e6 / median.latencies.count().max(1) as f64;
+            line.more.push(("client_cpu_us".into(), format!("{client_us:.1}")));
         }
         let failures: u64 = runs.iter().map(|run| run.failures).sum();
         if failures > 0 {
@@ -147,7 +149,7 @@ mod tests {
         let line = Line::of_runs("insert", 16, vec![run(900), run(100), run(300)]);
         assert_eq!(
             line.to_string(),
-            "bench: insert clients=16 rate=300 p50_us=300 p99_us=300 low=100 high=900 mean_us=300"
+            "bench: insert clients=16 rate=300 p50_us=300 p99_us=300 low=100 high=900 mean_us=300 client_cpu_us=0.0"
         );
         assert_eq!(Line::of_runs("x", 1, vec![]).rate, 0.0);
     }

@@ -1,0 +1,59 @@
+# Everything is built in the release profile, tests and clippy included: SQLite and two hundred crates are then compiled
+# once instead of twice, and the tests run what is shipped. `PROFILE=dev` builds without optimisation of our own crates,
+# for quicker turns while working.
+PROFILE ?= release
+ifeq ($(PROFILE),dev)
+BIN := target/debug
+else
+BIN := target/$(PROFILE)
+endif
+CARGO_FLAGS := --locked --profile $(PROFILE)
+
+# `make torture N=200 MODE=async SEED=7`; without MODE all modes, without SEED a new one.
+N ?= 20
+MODE ?=
+SEED ?=
+TORTURE_FLAGS := --faults $(N) $(addprefix --mode ,$(MODE)) $(addprefix --seed ,$(SEED))
+
+# `make bench ARGS="--scenario insert --runs 1"`.
+ARGS ?=
+
+# Clusters and measurements would disturb each other.
+.NOTPARALLEL:
+
+.PHONY: all build demo test test-fast check bench torture fmt licences
+
+all: build
+
+build:
+	cargo build $(CARGO_FLAGS) --workspace
+
+# A cluster of three on loopback, a real dump, a write load, and a leader killed in the middle of it.
+demo: build
+	$(BIN)/rdb-demo
+
+# Unit and scenario tests only: no clusters of processes.
+test-fast:
+	cargo test $(CARGO_FLAGS) --workspace
+
+# Everything: tests, then real clusters of processes under real faults.
+test: test-fast demo torture
+
+# Kills and freezes nodes of real clusters under load, in every mode, and checks every acknowledged write.
+torture: build
+	$(BIN)/rdb-torture $(TORTURE_FLAGS)
+
+# Measures this machine; the last lines are one per scenario, and the table goes to bench/results.md.
+bench: build
+	$(BIN)/rdb-bench --table bench/results.md $(ARGS)
+
+check: licences
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
+
+# The allow list is in deny.toml; without cargo-deny a small script checks it.
+licences:
+	scripts/licences
+
+fmt:
+	cargo fmt --all
