@@ -78,7 +78,8 @@ impl Shared {
     pub(crate) fn raise(&mut self, promise: Promise, loss_permitted: bool, out: &mut Vec<Output>) {
         assert!(promise.epoch > self.promised(), "a promise only grows");
         let durable = &mut self.durable;
-        self.had_opened = durable.led == durable.promise.epoch && durable.opened == durable.led;
+        let led = durable.led > Epoch::ZERO && durable.led == durable.promise.epoch;
+        self.had_opened = led && durable.opened == durable.led;
         durable.promise = promise;
         durable.loss_permitted = loss_permitted;
         self.persist(out);
