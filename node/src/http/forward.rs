@@ -85,7 +85,9 @@ pub(crate) async fn at_leader<B: Backend>(app: &App<B>, mut job: Job) -> Result<
     let here = app.lead.borrow().place == Place::Here;
     if here {
         match here_now(app, &mut job).await {
-            Err(error) if may_repeat(&job, &error) && !job.head.forwarded => hold(app, job, error).await,
+            Err(error) if job.head.forwarded => Err(error),
+            Err(error) if may_repeat(&job, &error) && !job.deadline.passed() => hold(app, job, error).await,
+            Err(error) => Err(for_client(error)),
             done => done,
         }
     } else {
@@ -157,12 +159,12 @@ fn still_unknown() -> ApiError {
 }
 
 fn given_up(doubt: bool, last: ApiError) -> ApiError {
-    match last.code {
-        _ if doubt => still_unknown(),
-        // Between nodes only; a client need not know that one node was asked and another was meant.
-        ErrorCode::NotLeader => errors::no_leader(),
-        _ => last,
-    }
+    if doubt { still_unknown() } else { for_client(last) }
+}
+
+/// `NOT_LEADER` is for nodes: a client need not know that one node was asked and another was meant.
+fn for_client(error: ApiError) -> ApiError {
+    if error.code == ErrorCode::NotLeader { errors::no_leader() } else { error }
 }
 
 /// One attempt on this node.

@@ -32,6 +32,8 @@ mod pool;
 mod request;
 mod routes;
 pub mod server;
+#[cfg(test)]
+mod tests;
 pub mod values;
 
 pub use auth::{Secret, Tokens};

@@ -202,24 +202,27 @@ fn fingerprint(statements: &[Statement]) -> u64 {
     };
     for statement in statements {
         text(b'S', statement.sql.as_bytes());
-        let mut value = |value: &Value| match value {
-            Value::Null => text(b'0', b""),
-            Value::Integer(value) => text(b'i', &value.to_le_bytes()),
-            Value::Real(value) => text(b'r', &value.to_bits().to_le_bytes()),
-            Value::Text(value) => text(b't', value.as_bytes()),
-            Value::Blob(value) => text(b'b', value),
-        };
         match &statement.args {
-            Args::Positional(values) => values.iter().for_each(value),
+            Args::Positional(values) => values.iter().for_each(|value| add(&mut text, value)),
             Args::Named(values) => {
-                for (name, named) in values {
-                    value(&Value::Text(name.clone()));
-                    value(named);
+                for (name, value) in values {
+                    text(b'n', name.as_bytes());
+                    add(&mut text, value);
                 }
             }
         }
     }
     hash.digest()
+}
+
+fn add(text: &mut impl FnMut(u8, &[u8]), value: &Value) {
+    match value {
+        Value::Null => text(b'0', b""),
+        Value::Integer(value) => text(b'i', &value.to_le_bytes()),
+        Value::Real(value) => text(b'r', &value.to_bits().to_le_bytes()),
+        Value::Text(value) => text(b't', value.as_bytes()),
+        Value::Blob(value) => text(b'b', value),
+    }
 }
 
 /// Reads a body of at most `limit` bytes. `declared`: its `Content-Length`.

@@ -117,15 +117,10 @@ fn oversized_bodies_are_refused_whether_their_length_is_stated_or_not() {
     for (length, code) in [(990, None), (1001, Some(RequestTooLarge)), (9000, Some(RequestTooLarge))] {
         let text = body(length);
         let (first, second) = text.split_at(length / 2);
-        let chunked = format!(
-            "{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n",
-            first.len(),
-            second.len()
-        );
+        let chunked = format!("{:x}\r\n{first}\r\n{:x}\r\n{second}\r\n0\r\n\r\n", first.len(), second.len());
         let mut client = Client::connect(node.address);
         let head = "POST /v1/execute HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n";
-        std::io::Write::write_all(client.stream.get_mut(), format!("{head}{chunked}").as_bytes())
-            .unwrap();
+        std::io::Write::write_all(client.stream.get_mut(), format!("{head}{chunked}").as_bytes()).unwrap();
         let got = client.receive();
         assert_eq!((got.status != 200).then(|| got.code()), code, "{length}");
     }
@@ -144,11 +139,7 @@ fn a_body_that_never_comes_ends_with_a_timeout() {
 #[test]
 fn each_group_of_paths_wants_its_own_token() {
     let secret = |text: &str| Some(Secret::new(text));
-    let tokens = Tokens {
-        client: secret("client-secret"),
-        peer: secret("peer-secret"),
-        admin: secret("admin-secret"),
-    };
+    let tokens = Tokens { client: secret("client-secret"), peer: secret("peer-secret"), admin: secret("admin-secret") };
     let node = Node::start("n-0", Place::Here, tokens, Arc::default());
     let execute = "{\"sql\": \"x\"}";
     let paths = [

@@ -20,15 +20,12 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 
+use super::super::Tokens;
 use super::super::backend::*;
 use super::super::server::{PeerHook, Server};
-use super::super::Tokens;
 use super::PATIENCE;
 
-pub(super) const HERE: Token = Token {
-    epoch: Epoch(3),
-    index: Index(7),
-};
+pub(super) const HERE: Token = Token { epoch: Epoch(3), index: Index(7) };
 
 /// What several nodes share, as the replicated database would.
 #[derive(Default)]
@@ -87,10 +84,7 @@ impl Mock {
             };
         }
         store.writes.extend(call.statements.iter().map(|statement| statement.sql.clone()));
-        let answer = Answer {
-            results: call.statements.into_iter().map(echo).collect(),
-            position: HERE,
-        };
+        let answer = Answer { results: call.statements.into_iter().map(echo).collect(), position: HERE };
         if let Some(name) = name {
             store.kept.insert(name, (hash, answer.clone()));
         }
@@ -103,10 +97,7 @@ fn echo(statement: Statement) -> QueryResult {
         Args::Positional(values) => values,
         Args::Named(values) => values.into_iter().map(|(_, value)| value).collect(),
     };
-    let column = |nth| Column {
-        name: format!("c{nth}"),
-        declared: None,
-    };
+    let column = |nth| Column { name: format!("c{nth}"), declared: None };
     QueryResult {
         columns: (0..values.len()).map(column).collect(),
         values,
@@ -151,20 +142,13 @@ impl Backend for Mock {
         self.deadlines.lock().push(call.deadline.remaining());
         let mood = self.moods.lock().pop_front();
         match mood {
-            None => Ok(Answer {
-                results: vec![echo(call.statement)],
-                position: HERE,
-            }),
+            None => Ok(Answer { results: vec![echo(call.statement)], position: HERE }),
             Some(Mood::Refuse(code)) => Err(code.error("refused", "Go away.")),
             Some(_) => pending().await,
         }
     }
 
-    async fn outcome(
-        &self,
-        tag: ClientTag,
-        _deadline: Deadline,
-    ) -> Result<Option<KeptOutcome>, ApiError> {
+    async fn outcome(&self, tag: ClientTag, _deadline: Deadline) -> Result<Option<KeptOutcome>, ApiError> {
         let store = self.store.lock();
         let kept = store.kept.get(&(tag.client, tag.sequence));
         Ok(kept.map(|(request_hash, answer)| KeptOutcome {
@@ -217,10 +201,7 @@ impl Backend for Mock {
         match call {
             AdminCall::Fence(fence) if fence.epoch > Epoch(3) => Ok(AdminAnswer::Recruit(Recruit {
                 epoch: fence.epoch,
-                member: Member {
-                    name: self.name.clone(),
-                    incarnation: Incarnation(1),
-                },
+                member: Member { name: self.name.clone(), incarnation: Incarnation(1) },
                 position: Position::ZERO,
                 committed: Index(0),
                 answered_ms_ago: 0,
@@ -228,9 +209,7 @@ impl Backend for Mock {
                 acknowledged: Index(0),
                 config: None,
             })),
-            AdminCall::Fence(_) => Err(AdminRefusal::Fenced {
-                promise: Promise::default(),
-            }),
+            AdminCall::Fence(_) => Err(AdminRefusal::Fenced { promise: Promise::default() }),
             _ => Ok(AdminAnswer::Done),
         }
     }
@@ -246,27 +225,17 @@ impl Backend for Mock {
             };
             send.send(last).await.ok();
         });
-        Ok(Snapshot {
-            position: HERE,
-            length: None,
-            chunks,
-        })
+        Ok(Snapshot { position: HERE, length: None, chunks })
     }
 
     fn readiness(&self) -> Vec<Check> {
         let result = self.problem.lock().clone().map_or(Ok(()), Err);
-        let log = Check {
-            name: "log",
-            result: Ok(()),
-        };
+        let log = Check { name: "log", result: Ok(()) };
         vec![log, Check { name: "disk", result }]
     }
 
     fn liveness(&self) -> Vec<Check> {
-        vec![Check {
-            name: "writer",
-            result: Ok(()),
-        }]
+        vec![Check { name: "writer", result: Ok(()) }]
     }
 
     fn register_metrics(&self, registry: &mut Registry) {
@@ -296,23 +265,11 @@ impl Node {
         Node::start(name, place, Tokens::default(), self.store.clone())
     }
 
-    pub(super) fn start(
-        name: &str,
-        place: Place,
-        tokens: Tokens,
-        store: Arc<Mutex<Store>>,
-    ) -> Node {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+    pub(super) fn start(name: &str, place: Place, tokens: Tokens, store: Arc<Mutex<Store>>) -> Node {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mock = Arc::new(Mock {
             name: NodeName::new(name).unwrap(),
-            lead: watch::Sender::new(Lead {
-                epoch: Epoch(3),
-                place,
-            }),
+            lead: watch::Sender::new(Lead { epoch: Epoch(3), place }),
             changed: watch::Sender::new(()),
             settings: Mutex::default(),
             moods: Mutex::default(),
@@ -324,7 +281,7 @@ impl Node {
             called: Condvar::new(),
         });
         let peer: PeerHook = Arc::new(|_| {
-            let mut response = hyper::Response::new(Bytes::from_static(b"a peer"));
+            let mut response = warp::reply::Response::new("a peer".into());
             *response.status_mut() = hyper::StatusCode::IM_A_TEAPOT;
             response
         });
@@ -333,13 +290,7 @@ impl Node {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             Server::start(listener, backend, tokens, peer).unwrap()
         });
-        Node {
-            address: server.local_address(),
-            mock,
-            store,
-            server,
-            _runtime: runtime,
-        }
+        Node { address: server.local_address(), mock, store, server, _runtime: runtime }
     }
 
     pub(super) fn place(&self) -> Place {
@@ -347,10 +298,7 @@ impl Node {
     }
 
     pub(super) fn lead_is(&self, epoch: u64, place: Place) {
-        self.mock.lead.send_replace(Lead {
-            epoch: Epoch(epoch),
-            place,
-        });
+        self.mock.lead.send_replace(Lead { epoch: Epoch(epoch), place });
     }
 
     pub(super) fn next(&self, mood: Mood) {
