@@ -1,0 +1,129 @@
+//! From record to bytes; the layout is in [`crate::codec`].
+
+use bytes::{BufMut, Bytes};
+use rdb_protocol::{Chain, Epoch, Position};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::codec::{
+    CHAINED, HEADER_BYTES, MAX_CLIENT_BYTES, MAX_RECORD_BYTES, PAGES_HEADER, RECORD_VERSION, RecordError, TAG_HEADER,
+    checksum,
+};
+use crate::entry::Entry;
+use crate::record::{PageGroup, Payload, Record, RecordKind};
+
+impl Record {
+    /// Bytes that [`Record::encode`] will produce; JSON payloads are serialised to know it.
+    pub fn encoded_len(&self) -> usize {
+        HEADER_BYTES + self.tag_bytes() + self.payload.encoded().len()
+    }
+
+    /// Encodes the record as the one after `previous`. One allocation (JSON payloads apart).
+    /// Errors: [`RecordError::TooLarge`], which a client's transaction can cause; [`RecordError::Malformed`].
+    pub fn try_encode(&self, previous: Position, epoch: Epoch) -> Result<Entry, RecordError> {
+        let payload = self.payload.encoded();
+        let tags = self.tag_bytes();
+        let length = HEADER_BYTES + tags + payload.len();
+        if length > MAX_RECORD_BYTES {
+            return Err(RecordError::TooLarge(length));
+        }
+        if self.clients.iter().any(|tag| tag.client.len() > MAX_CLIENT_BYTES) {
+            return Err(RecordError::Malformed("client name too long"));
+        }
+        let index = previous.index.next();
+        let kind = self.payload.kind();
+        let mut bytes = Vec::with_capacity(length);
+        bytes.put_u32_le(length as u32);
+        bytes.put_bytes(0, 12);
+        bytes.put_u8(RECORD_VERSION);
+        bytes.put_u8(kind as u8);
+        bytes.put_u16_le(0);
+        bytes.put_u32_le(tags as u32);
+        for field in [epoch.0, index.0, self.timestamp, self.content] {
+            bytes.put_u64_le(field);
+        }
+        for tag in &self.clients {
+            bytes.put_u64_le(tag.sequence);
+            bytes.put_u16_le(tag.client.len() as u16);
+            bytes.put_slice(tag.client.as_bytes());
+        }
+        payload.write(&mut bytes);
+        if bytes.len() != length {
+            return Err(RecordError::Malformed("a page image has not the size of a page"));
+        }
+        let chain = xxh3_64_with_seed(&bytes[CHAINED..], previous.chain.0);
+        bytes[8..16].copy_from_slice(&chain.to_le_bytes());
+        let crc = checksum(&bytes);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        let position = Position { epoch, index, chain: Chain(chain) };
+        Ok(Entry { position, kind, bytes: Bytes::from(bytes) })
+    }
+
+    /// [`Record::try_encode`] for records whose size the caller has bounded.
+    ///
+    /// # Panics
+    /// When the record exceeds [`MAX_RECORD_BYTES`] or is inconsistent, both mistakes of the caller.
+    pub fn encode(&self, previous: Position, epoch: Epoch) -> Entry {
+        match self.try_encode(previous, epoch) {
+            Ok(entry) => entry,
+            Err(error) => panic!("unbounded or inconsistent record: {error}"),
+        }
+    }
+
+    fn tag_bytes(&self) -> usize {
+        self.clients.iter().map(|tag| TAG_HEADER + tag.client.len()).sum()
+    }
+}
+
+/// A payload of known size on its way into the record's buffer; pages are not copied on the way.
+enum EncodedPayload<'a> {
+    Json(Vec<u8>),
+    Pages(&'a PageGroup),
+}
+
+impl Payload {
+    /// The byte that names it.
+    pub fn kind(&self) -> RecordKind {
+        match self {
+            Payload::Noop => RecordKind::Noop,
+            Payload::EpochStart { .. } => RecordKind::EpochStart,
+            Payload::Config(_) => RecordKind::Config,
+            Payload::Pages(_) => RecordKind::Pages,
+        }
+    }
+
+    fn encoded(&self) -> EncodedPayload<'_> {
+        // Serialising these plain structs to memory has no way to fail; an empty payload would be refused on decode.
+        EncodedPayload::Json(match self {
+            Payload::Noop => Vec::new(),
+            Payload::EpochStart { leader } => serde_json::to_vec(leader).unwrap_or_default(),
+            Payload::Config(config) => serde_json::to_vec(config).unwrap_or_default(),
+            Payload::Pages(group) => return EncodedPayload::Pages(group),
+        })
+    }
+}
+
+impl EncodedPayload<'_> {
+    fn len(&self) -> usize {
+        match self {
+            EncodedPayload::Json(json) => json.len(),
+            EncodedPayload::Pages(group) => PAGES_HEADER + group.pages.len() * (4 + group.page_size as usize),
+        }
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        match self {
+            EncodedPayload::Json(json) => bytes.put_slice(json),
+            EncodedPayload::Pages(group) => {
+                bytes.put_u32_le(group.page_size);
+                bytes.put_u32_le(group.database_pages);
+                bytes.put_u32_le(group.pages.len() as u32);
+                for (number, _) in &group.pages {
+                    bytes.put_u32_le(*number);
+                }
+                for (_, image) in &group.pages {
+                    bytes.put_slice(image);
+                }
+            }
+        }
+    }
+}
