@@ -69,8 +69,9 @@ impl Checker {
                     "{name} has the lease of epoch {epoch}, but {newest_open:?} is open"
                 );
             }
-            // Bounded staleness: everything that was acknowledged so long ago is here.
-            if let Some(staleness) = replica.staleness(now)
+            // Bounded staleness: everything that was acknowledged so long ago is here. (A leader answers its clients only
+            // once it has applied, which is later than its announcement.)
+            if let Some(staleness) = replica.staleness(now).filter(|_| replica.role() == RoleView::Follower)
                 && !self.loss_permitted
             {
                 let since = Time(now.0 - staleness.as_micros() as u64);
