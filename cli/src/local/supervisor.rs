@@ -134,6 +134,8 @@ impl Supervisor {
         let cluster = stored.cluster()?;
         layout.ensure_tokens()?;
         let (inputs, arrivals) = channel();
+        // Before any other thread exists: a signal ends the process if one thread does not block it.
+        signals::pass_on(inputs.clone())?;
         let store = StatusStore::new(&layout.status());
         let status = store.read()?;
         let journal = Journal::open(&layout.events(), print)?;
@@ -175,9 +177,8 @@ impl Supervisor {
         Ok(supervisor)
     }
 
-    /// Lets signals and the other commands in, and runs until told to end.
+    /// Lets the other commands in, and runs until told to end.
     pub fn run(mut self) -> Result<(), LocalError> {
-        signals::pass_on(self.inputs.clone())?;
         control_socket::serve(&self.layout.socket(), self.inputs.clone())?;
         let message = format!("cluster {} in {}", self.spec.name, self.layout.root().display());
         self.journal.note("SupervisorStarted", message);
