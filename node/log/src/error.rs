@@ -50,7 +50,10 @@ impl LogError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> LogError {
         let path = path.to_owned();
         move |source| match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::Full(path),
+            // The process's own limit on file sizes is a kind of quota.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                LogError::Full(path)
+            }
             _ => LogError::Io { action, path, source },
         }
     }

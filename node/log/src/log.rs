@@ -109,14 +109,28 @@ impl Log {
         }
         let ending = Ending::new(&entry.bytes, tail.offset, tail.salt, tail.flushed);
         if let Err(error) = write_all(&tail.file, &entry.bytes, ending.as_slice(), tail.offset) {
-            // Space was preallocated, but some file systems copy on write. What is there now is no whole frame; it would
-            // be overwritten by the next append, or found torn.
-            return Err(LogError::io("write", &tail.path)(error));
+            return Err(self.give_up(&tail, LogError::io("write", &tail.path)(error)));
         }
         let mut map = self.shared.lock();
         map.push(entry.position, frame, entry.timestamp());
         map.remember(entry);
         Ok(())
+    }
+
+    /// Undoes a write that failed. Space was preallocated, but file systems that copy on write need more: what reached the
+    /// file must not stay behind the tail, where the next record may be shorter.
+    fn give_up(&self, tail: &Tail, error: LogError) -> LogError {
+        if !matches!(error, LogError::Full(_)) {
+            return error;
+        }
+        match tail.file.set_len(tail.offset) {
+            Ok(()) => {
+                // Without room, the next record goes to a new segment.
+                self.shared.lock().active().size = tail.offset;
+                error
+            }
+            Err(source) => LogError::Io { action: "cut", path: tail.path.to_path_buf(), source },
+        }
     }
 
     fn tail(&self) -> Tail {
@@ -204,8 +218,7 @@ impl Log {
         self.shared.lock().epoch_end(epoch)
     }
 
-    /// Last position of each epoch in the log, newest last. The base is the first of them if no record has its epoch,
-    /// except in a log that begins at 0.
+    /// Last position of each epoch that a record of the log has, newest last; without the base.
     pub fn epochs(&self) -> Vec<Position> {
         self.shared.lock().epochs()
     }

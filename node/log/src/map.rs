@@ -183,11 +183,9 @@ impl Map {
 
     /// Last position of each epoch, see [`crate::Log::epochs`].
     pub(crate) fn epochs(&self) -> Vec<Position> {
-        let base = self.base();
-        let has_base = self.starts.front().is_none_or(|(epoch, _)| *epoch != base.epoch) && base != Position::ZERO;
         let ends = self.starts.iter().skip(1).map(|(_, first)| first.previous());
         let ends = ends.chain(self.starts.back().map(|_| self.last.index));
-        has_base.then_some(base).into_iter().chain(ends.filter_map(|index| self.position(index))).collect()
+        ends.filter_map(|index| self.position(index)).collect()
     }
 
     pub(crate) fn epoch_end(&self, epoch: Epoch) -> Option<Position> {

@@ -99,17 +99,16 @@ impl Fixture {
         assert_eq!(self.log.position(base.index), Some(base));
         assert_eq!(self.log.position(self.log.last().index.next()), None);
         let mut ends: Vec<Position> = Vec::new();
-        for position in std::iter::once(base).chain(kept.iter().map(|entry| entry.position)) {
-            if ends.last().is_some_and(|end| end.epoch == position.epoch) {
+        for entry in kept {
+            if ends.last().is_some_and(|end| end.epoch == entry.position.epoch) {
                 ends.pop();
             }
-            ends.push(position);
+            ends.push(entry.position);
         }
-        ends.retain(|end| *end != Position::ZERO);
         assert_eq!(self.log.epochs(), ends);
         for epoch in 0..10 {
             let expected = ends.iter().rfind(|end| end.epoch.0 <= epoch).copied();
-            let expected = expected.or((base == Position::ZERO).then_some(base));
+            let expected = expected.or((base.epoch.0 <= epoch).then_some(base));
             assert_eq!(self.log.epoch_end(Epoch(epoch)), expected, "epoch {epoch}");
         }
     }
