@@ -10,7 +10,7 @@ use warp::reply::Response;
 
 use super::app::App;
 use super::auth::Caller;
-use super::backend::{AdminAnswer, AdminCall, Backend};
+use super::backend::{self, AdminAnswer, AdminCall, Backend};
 use super::{errors, request};
 
 pub(crate) async fn call<B: Backend, C: Buf>(
@@ -34,7 +34,7 @@ async fn try_call<B: Backend, C: Buf>(
     body: impl Stream<Item = Result<C, warp::Error>>,
 ) -> Result<Response, ApiError> {
     app.tokens.admin(caller)?;
-    let body = request::body(body, length, &app.backend.limits()).await?;
+    let body = request::body(body, length, &app.backend.limits(), backend::now()).await?;
     let call = parse(name, &body)?;
     Ok(match app.backend.admin(call).await {
         Ok(AdminAnswer::Done) => errors::json_of(StatusCode::OK, &Done {}),

@@ -32,6 +32,11 @@ impl Deadline {
         Deadline(now() + wait)
     }
 
+    /// For tokio's timers.
+    pub(super) fn plus(self, grace: Duration) -> tokio::time::Instant {
+        (self.0 + grace).into()
+    }
+
     /// Zero when it has passed.
     pub fn remaining(self) -> Duration {
         self.0.saturating_duration_since(now())
@@ -42,7 +47,8 @@ impl Deadline {
     }
 }
 
-fn now() -> Instant {
+/// The clock of deadlines.
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

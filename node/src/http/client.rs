@@ -6,7 +6,7 @@ use rdb_protocol::api::{ApiError, ErrorCode};
 use warp::reply::Response;
 
 use super::app::App;
-use super::backend::{Backend, Deadline, Level};
+use super::backend::{self, Backend, Deadline, Level};
 use super::errors;
 use super::forward::{self, Job, What};
 use super::request::{self, Call, Head, KeyHeader, Parsed, Work};
@@ -33,16 +33,16 @@ async fn try_call<B: Backend, C: Buf>(
     body: impl Stream<Item = Result<C, warp::Error>>,
 ) -> Result<Response, ApiError> {
     app.tokens.client(&head.caller)?;
-    let limits = app.backend.limits();
-    let body = request::body(body, length, &limits).await?;
+    let (limits, arrived) = (app.backend.limits(), backend::now());
+    let body = request::body(body, length, &limits, arrived).await?;
     let Parsed { work, deadline_ms } = request::parse(call, &body)?;
-    let deadline = request::deadline(&head, deadline_ms, &limits);
+    let deadline = request::deadline(&head, deadline_ms, &limits, arrived);
     match work {
         Work::Read(statement, level) if level != Level::Linearizable => {
             match forward::read(app, statement, level, deadline).await {
                 // This node has nothing to show (it is being seeded, say); the leader can serve every level.
                 Err(error) if error.code == ErrorCode::Unavailable && !head.forwarded => {
-                    at_leader(app, call, body, None, head, deadline).await
+                    Box::pin(at_leader(app, call, body, None, head, deadline)).await
                 }
                 done => done,
             }
@@ -79,7 +79,7 @@ async fn try_outcome<B: Backend>(app: &App<B>, key: &str, head: Head) -> Result<
         return Err(ErrorCode::BadRequest
             .error("the path does not end in an idempotency key", "It is `/v1/outcome/<client>:<sequence>`."));
     };
-    let deadline = request::deadline(&head, None, &app.backend.limits());
+    let deadline = request::deadline(&head, None, &app.backend.limits(), backend::now());
     let job = Job { what: What::Outcome(tag), head, deadline };
     forward::at_leader(app, job).await
 }

@@ -24,7 +24,7 @@ use rdb_protocol::Epoch;
 use rdb_protocol::api::{ApiError, ErrorCode, ErrorResponse, Outcome, Token};
 use rdb_record::ClientTag;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use warp::reply::Response;
 
 use super::app::App;
@@ -86,13 +86,16 @@ pub(crate) async fn at_leader<B: Backend>(app: &App<B>, mut job: Job) -> Result<
     if here {
         match here_now(app, &mut job).await {
             Err(error) if job.head.forwarded => Err(error),
-            Err(error) if may_repeat(&job, &error) && !job.deadline.passed() => hold(app, job, error).await,
+            Err(error) if may_repeat(&job, &error) && !job.deadline.passed() => {
+                // Boxed, so that the usual case does not carry the space for it around.
+                Box::pin(hold(app, job, error)).await
+            }
             Err(error) => Err(for_client(error)),
             done => done,
         }
     } else {
         let nothing_yet = errors::no_leader();
-        hold(app, job, nothing_yet).await
+        Box::pin(hold(app, job, nothing_yet)).await
     }
 }
 
@@ -170,10 +173,10 @@ fn for_client(error: ApiError) -> ApiError {
 /// One attempt on this node.
 async fn here_now<B: Backend>(app: &App<B>, job: &mut Job) -> Result<Response, ApiError> {
     let deadline = job.deadline;
-    let until = deadline.remaining() + GRACE;
+    let until = deadline.plus(GRACE);
     let (call, work) = match &mut job.what {
         What::Outcome(tag) => {
-            let kept = timeout(until, app.backend.outcome(tag.clone(), deadline)).await;
+            let kept = timeout_at(until, app.backend.outcome(tag.clone(), deadline)).await;
             let kept = kept.map_err(|_| errors::timeout())??;
             let kept = kept.ok_or_else(no_such_key)?;
             let position = Token { epoch: kept.position.epoch, index: kept.position.index };
@@ -202,7 +205,7 @@ async fn write<B: Backend>(
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let write = WriteCall { statements, key, deadline };
-    let answer = timeout(deadline.remaining() + GRACE, app.backend.write(write)).await;
+    let answer = timeout_at(deadline.plus(GRACE), app.backend.write(write)).await;
     let answer = answer.map_err(|_| errors::unknown_outcome("it was not committed by the deadline"))??;
     let body = match (call, answer.results.first()) {
         (Call::Batch, _) => values::several(Some(&answer.results), answer.position),
@@ -221,7 +224,7 @@ pub(crate) async fn read<B: Backend>(
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let read = ReadCall { statement, level, deadline };
-    let answer = timeout(deadline.remaining() + GRACE, app.backend.read(read)).await;
+    let answer = timeout_at(deadline.plus(GRACE), app.backend.read(read)).await;
     let answer = answer.map_err(|_| errors::timeout())??;
     let body = match answer.results.first() {
         Some(result) => values::single(result, answer.position),
@@ -242,7 +245,7 @@ async fn there<B: Backend>(app: &App<B>, job: &Job, epoch: Epoch, address: &Arc<
     let request = to_forward(app, job, address)?;
     let mut lead = app.lead.clone();
     let mut send = std::pin::pin!(app.pool.send(address, request));
-    let sent = timeout(job.deadline.remaining() + GRACE, async {
+    let sent = timeout_at(job.deadline.plus(GRACE), async {
         tokio::select! {
             biased;
             reply = &mut send => reply,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 /// request is better held until the next leader is known.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Connections unused for so long are not used again: well below [`super::server::HEADER_TIMEOUT`], after which the leader
+/// Connections unused for so long are not used again: well below [`super::server::SWEEP_INTERVAL`], after which the leader
 /// closes them, perhaps while a request is on its way.
 const MAX_IDLE: Duration = Duration::from_secs(10);
 
@@ -28,6 +28,9 @@ const MAX_IDLE: Duration = Duration::from_secs(10);
 const MAX_IDLE_CONNECTIONS: usize = 256;
 
 type Sender = SendRequest<Full<Bytes>>;
+
+/// Idle connections of each leader, the most recently used one last, with the time of its last use.
+type Idle = BTreeMap<Arc<str>, Vec<(Sender, Instant)>>;
 
 /// The leader's answer.
 pub(crate) struct Reply {
@@ -47,7 +50,7 @@ pub(crate) enum Broken {
 
 #[derive(Default)]
 pub(crate) struct Pool {
-    idle: Mutex<BTreeMap<Arc<str>, Vec<(Sender, Instant)>>>,
+    idle: Mutex<Idle>,
 }
 
 impl Pool {

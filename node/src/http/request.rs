@@ -8,7 +8,7 @@ use rdb_engine::{Args, RequestKey, Statement, Value};
 use rdb_protocol::api::{ApiError, Consistency, ErrorCode, Token};
 use rdb_record::ClientTag;
 use serde::Deserialize;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::auth::Caller;
@@ -182,9 +182,9 @@ fn level(body: &QueryBody) -> Result<Level, ApiError> {
 }
 
 /// The deadline of a request: what a forwarding node handed on, or what the body asks for, or the default.
-pub(crate) fn deadline(head: &Head, asked_ms: Option<u64>, limits: &Limits) -> Deadline {
+pub(crate) fn deadline(head: &Head, asked_ms: Option<u64>, limits: &Limits, arrived: Instant) -> Deadline {
     let wait = head.deadline_ms.or(asked_ms).map_or(limits.transaction_timeout, Duration::from_millis);
-    Deadline::after(wait.min(MAX_DEADLINE))
+    Deadline(arrived + wait.min(MAX_DEADLINE))
 }
 
 /// The key with a hash of what was asked, so that another request under the same key is noticed.
@@ -230,13 +230,14 @@ pub(crate) async fn body<C: Buf>(
     stream: impl Stream<Item = Result<C, warp::Error>>,
     declared: Option<u64>,
     limits: &Limits,
+    arrived: Instant,
 ) -> Result<Bytes, ApiError> {
     let limit = limits.max_request_bytes;
     if declared.is_some_and(|length| length > limit.saturating_mul(DRAIN_FACTOR)) {
         return Err(errors::too_large(limit));
     }
-    let read = collect(stream, limit);
-    match tokio::time::timeout(limits.transaction_timeout, read).await {
+    let until = arrived + limits.transaction_timeout;
+    match tokio::time::timeout_at(until.into(), collect(stream, limit)).await {
         Ok(result) => result,
         Err(_) => Err(ErrorCode::Timeout
             .error("the body did not arrive in time", "Send the request at once, or in smaller parts.")),

@@ -4,14 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper::Request;
-use hyper::body::Incoming;
-use hyper::header::AUTHORIZATION;
+use hyper::body::{Body, Incoming};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rdb_protocol::api::ApiError;
 use tokio::net::{TcpListener, TcpStream};
@@ -24,9 +25,15 @@ use super::backend::Backend;
 use super::metrics::Kind;
 use super::{errors, routes};
 
-/// The head of the next request must be complete after this long, which also ends connections that are idle: longer than
-/// what clients and our own pool keep them for, so that it is not us who closes a connection with a request on its way.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often connections are looked through for those that have done nothing since the last look: an idle one ends after one
+/// to two of these, and so does one that dribbles the head of a request. Longer than our own pool keeps connections, so that
+/// it is not us who closes one with a request on its way. One sweep for all instead of a timer for every request, which
+/// would cost each of them two locks.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Answers that are larger, or of unknown length, end their connection: they take as long as the client wants, so that the
+/// sweep must not count them as idle, and afterwards nothing is to be left that it overlooks.
+const LONG_ANSWER_BYTES: u64 = 1 << 20;
 
 /// Connections at once. Each costs 10 to 20 KiB and one of the usual 65,536 file descriptors of a container.
 const MAX_CONNECTIONS: usize = 8192;
@@ -51,6 +58,8 @@ pub struct Server {
 struct Order {
     /// Counts [`Server::close_clients`].
     closes: u64,
+    /// Counts the sweeps for idle connections.
+    sweeps: u64,
     stop: bool,
 }
 
@@ -62,10 +71,21 @@ impl Server {
         tokens: Tokens,
         peer: PeerHook,
     ) -> io::Result<Server> {
+        Server::start_with(listener, backend, tokens, peer, SWEEP_INTERVAL)
+    }
+
+    pub(super) fn start_with<B: Backend>(
+        listener: TcpListener,
+        backend: Arc<B>,
+        tokens: Tokens,
+        peer: PeerHook,
+        sweep_interval: Duration,
+    ) -> io::Result<Server> {
         let local_address = listener.local_addr()?;
         let orders = Arc::new(watch::Sender::new(Order::default()));
         let app = Arc::new(App::new(backend, tokens));
         tokio::spawn(accept(listener, app, peer, orders.clone()));
+        tokio::spawn(sweep(orders.clone(), sweep_interval));
         Ok(Server { local_address, orders })
     }
 
@@ -126,6 +146,45 @@ async fn accept<B: Backend>(
     }
 }
 
+/// Tells all connections to look whether they are idle.
+async fn sweep(orders: Arc<watch::Sender<Order>>, interval: Duration) {
+    let mut stop = orders.subscribe();
+    while tokio::time::timeout(interval, stop.wait_for(|order| order.stop)).await.is_err() {
+        orders.send_modify(|order| order.sweeps += 1);
+    }
+}
+
+/// What a connection shares with the requests on it.
+struct Connection<B> {
+    app: Arc<App<B>>,
+    peer: PeerHook,
+    elsewhere: bool,
+    /// Requests begun.
+    begun: AtomicU64,
+    /// A request is being worked on, or its long answer is on its way.
+    busy: AtomicBool,
+}
+
+impl<B: Backend> Connection<B> {
+    /// Counts an answer and makes it complete.
+    fn finish(&self, response: &mut warp::reply::Response, kind: Kind, begun: Instant) {
+        self.app.mark_if_bare(response);
+        self.app.metrics.count(kind, response.status(), begun.elapsed());
+        if response.body().size_hint().upper().is_some_and(|length| length <= LONG_ANSWER_BYTES) {
+            self.busy.store(false, Ordering::Relaxed);
+        } else if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+
+    /// Nothing was asked since `seen` requests had begun, and nothing is under way.
+    fn is_idle(&self, seen: &mut u64) -> bool {
+        let begun = self.begun.load(Ordering::Relaxed);
+        let idle = begun == std::mem::replace(seen, begun);
+        idle && !self.busy.load(Ordering::Relaxed)
+    }
+}
+
 /// One connection, until its end.
 async fn serve<B: Backend>(
     stream: TcpStream,
@@ -140,36 +199,41 @@ async fn serve<B: Backend>(
     }
     let elsewhere = !remote.ip().to_canonical().is_loopback();
     let warp = TowerToHyperService::new(warp::service(routes::routes(app.clone())));
+    let (begun, busy) = (AtomicU64::new(0), AtomicBool::new(false));
+    let shared = Arc::new(Connection { app, peer, elsewhere, begun, busy });
+    let state = shared.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let begun = Instant::now();
+        let shared = shared.clone();
+        shared.begun.fetch_add(1, Ordering::Relaxed);
+        shared.busy.store(true, Ordering::Relaxed);
         let kind = Kind::of_path(request.uri().path());
         if elsewhere {
             request.extensions_mut().insert(Elsewhere);
         }
         let answer = if kind == Kind::Other && is_peer(request.uri().path()) {
-            Err(to_peer(&app.tokens, &peer, request, elsewhere))
+            Err(to_peer(&shared, request))
         } else {
             Ok(warp.call(request))
         };
-        let app = app.clone();
         async move {
             let mut response = match answer {
                 Ok(answer) => answer.await?,
                 Err(response) => response,
             };
-            app.mark_if_bare(&mut response);
-            app.metrics.count(kind, response.status(), begun.elapsed());
+            shared.finish(&mut response, kind, begun);
             Ok::<_, std::convert::Infallible>(response)
         }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut closing = false;
+    let mut done = *orders.borrow_and_update();
+    // The first sweep only looks: it may come right after the connection.
+    let mut seen = u64::MAX;
     loop {
         tokio::select! {
             biased;
@@ -180,13 +244,17 @@ async fn serve<B: Backend>(
                 return;
             }
             changed = orders.changed() => {
-                if changed.is_err() || orders.borrow_and_update().stop {
+                let order = *orders.borrow_and_update();
+                if changed.is_err() || order.stop {
                     return;
                 }
-                if !closing {
-                    closing = true;
+                if order.sweeps != done.sweeps && state.is_idle(&mut seen) {
+                    return;
+                }
+                if order.closes != done.closes {
                     connection.as_mut().graceful_shutdown();
                 }
+                done = order;
             }
         }
     }
@@ -196,9 +264,9 @@ fn is_peer(path: &str) -> bool {
     path == "/v1/peer" || path.starts_with("/v1/peer/")
 }
 
-fn to_peer(tokens: &Tokens, peer: &PeerHook, request: Request<Incoming>, elsewhere: bool) -> warp::reply::Response {
-    match check_peer(tokens, &request, elsewhere) {
-        Ok(()) => peer(request),
+fn to_peer<B>(connection: &Connection<B>, request: Request<Incoming>) -> warp::reply::Response {
+    match check_peer(&connection.app.tokens, &request, connection.elsewhere) {
+        Ok(()) => (connection.peer)(request),
         Err(error) => errors::error(error),
     }
 }

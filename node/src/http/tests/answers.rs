@@ -1,11 +1,16 @@
 //! What a healthy node answers.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use rdb_protocol::admin::{AdminRefusal, Done, Recruit};
 use rdb_protocol::api::{BatchResponse, ErrorCode, ExecuteResponse};
 use rdb_protocol::status::NodeStatus;
 use rdb_protocol::{Epoch, Index};
 use serde_json::json;
 
+use super::super::Tokens;
+use super::super::backend::Place;
 use super::mock::{HERE, Node};
 use super::{Client, ask, get, post};
 
@@ -210,16 +215,35 @@ fn a_demoted_leader_closes_idle_connections_and_others_after_their_answer() {
     idle.send("GET", "/livez", &[], b"");
     idle.receive();
     let mut busy = Client::connect(node.address);
-    node.lead_is(3, super::super::backend::Place::Unknown);
+    node.lead_is(3, Place::Unknown);
     busy.send("POST", "/v1/execute", &[], br#"{"sql": "x"}"#);
     node.mock.wait_for_requests(1);
     node.server.close_clients();
     assert_eq!(idle.line(), None);
-    node.lead_is(4, super::super::backend::Place::Here);
+    node.lead_is(4, Place::Here);
     assert_eq!(busy.receive().status, 200);
     assert_eq!(busy.line(), None);
     // New connections are welcome.
     assert_eq!(get(node.address, "/livez").status, 200);
+}
+
+#[test]
+fn idle_connections_are_ended_and_working_ones_are_not() {
+    let sweep = Duration::from_millis(5);
+    let node = Node::start_with("n-0", Place::Unknown, Tokens::default(), Arc::default(), sweep);
+    node.mock.settings.lock().heartbeat_interval_ms = 50;
+    let mut watch = Client::connect(node.address);
+    watch.send("GET", "/v1/status?watch", &[], b"");
+    assert_eq!(watch.head().unwrap().header("connection"), Some("close"));
+    let mut held = Client::connect(node.address);
+    held.send("POST", "/v1/execute", &[], br#"{"sql": "x", "deadline_ms": 200}"#);
+    let mut dribbling = Client::connect(node.address);
+    std::io::Write::write_all(dribbling.stream.get_mut(), b"GET /livez HT").unwrap();
+    assert_eq!(dribbling.line(), None);
+    assert_eq!(Client::connect(node.address).line(), None);
+    (0..4).for_each(|_| assert!(watch.chunk().unwrap().is_some()));
+    assert_eq!(held.receive().code(), ErrorCode::NoLeader);
+    assert_eq!(held.line(), None);
 }
 
 #[test]

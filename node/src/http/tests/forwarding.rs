@@ -46,7 +46,8 @@ impl Broken {
                 let mut stream = stream.unwrap();
                 // A request is one write of the pool; the first bytes tell that it was sent.
                 let mut bytes = [0; 4096];
-                stream.read(&mut bytes).unwrap();
+                let read = stream.read(&mut bytes).unwrap();
+                assert!(read > 0);
                 if send.send(stream).is_err() {
                     return;
                 }

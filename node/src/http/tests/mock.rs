@@ -266,6 +266,16 @@ impl Node {
     }
 
     pub(super) fn start(name: &str, place: Place, tokens: Tokens, store: Arc<Mutex<Store>>) -> Node {
+        Node::start_with(name, place, tokens, store, super::super::server::SWEEP_INTERVAL)
+    }
+
+    pub(super) fn start_with(
+        name: &str,
+        place: Place,
+        tokens: Tokens,
+        store: Arc<Mutex<Store>>,
+        sweep_interval: Duration,
+    ) -> Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mock = Arc::new(Mock {
             name: NodeName::new(name).unwrap(),
@@ -288,7 +298,7 @@ impl Node {
         let backend = mock.clone();
         let server = runtime.block_on(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            Server::start(listener, backend, tokens, peer).unwrap()
+            Server::start_with(listener, backend, tokens, peer, sweep_interval).unwrap()
         });
         Node { address: server.local_address(), mock, store, server, _runtime: runtime }
     }
