@@ -58,7 +58,7 @@ pub enum LoadError {
     Refused { origin: String, number: u64, error: ClientError },
     /// Nobody answered in time. The key in `resume` makes the repeated batch safe.
     #[error("{origin}: {error}\nGo on with --resume {resume}")]
-    Interrupted { origin: String, error: ClientError, resume: Resume },
+    Interrupted { origin: String, error: ClientError, resume: Box<Resume> },
     #[error(transparent)]
     Script(#[from] ScriptError),
     #[error("{origin}: {message}")]

@@ -154,7 +154,7 @@ impl<'a> Sender<'a> {
 
     fn interrupted(&self, origin: String, units: usize, error: ClientError) -> LoadError {
         let resume = Resume { client: self.id.clone(), sequence: self.sequence, first: self.next, units };
-        LoadError::Interrupted { origin, error, resume }
+        LoadError::Interrupted { origin, error, resume: Box::new(resume) }
     }
 }
 

@@ -29,7 +29,11 @@ impl Supervisor {
         let plan = decide(&self.cluster, &self.observed, at);
         self.return_instances();
         self.wake_at = None;
-        plan.actions.into_iter().fold(false, |again, action| self.carry_out(action) || again)
+        let mut again = false;
+        for action in plan.actions {
+            again |= self.carry_out(action);
+        }
+        again
     }
 
     /// `decide` takes the observations in one map; they live in the instances. Moving them there and back costs a few

@@ -3,6 +3,8 @@
 //! This executable plays both parts. The supervisor starts it with the arguments of a node, and then it is one; started by
 //! the test runner, it runs the scenarios one after the other, or those whose name holds the given word.
 
+#![allow(clippy::disallowed_methods, reason = "a test driver, and a node without a driver of its own")]
+
 mod cluster;
 mod fake_node;
 mod scenarios;
@@ -10,7 +12,6 @@ mod scenarios;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-#[allow(clippy::disallowed_methods, reason = "a test driver that measures reaction times")]
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--listen") {
