@@ -52,8 +52,9 @@ pub fn next(random: &mut Random, nodes: usize) -> Fault {
     }
 }
 
-/// Does it. A fault that finds no leader hits whom it finds in the leader's place.
-pub async fn carry_out(cluster: &Cluster, fault: &Fault, random: &mut Random) -> Result<(), ClusterError> {
+/// Does it; false if the supervisor refused, because the node is down already or no switchover is safe now. A fault that
+/// finds no leader hits whom it finds in the leader's place.
+pub async fn carry_out(cluster: &Cluster, fault: &Fault, random: &mut Random) -> Result<bool, ClusterError> {
     pause(Duration::from_millis(random.between(SPACING_MS.0, SPACING_MS.1))).await;
     let leader = cluster.leader().await.unwrap_or(0);
     let name = |victim: Victim| {
@@ -65,32 +66,33 @@ pub async fn carry_out(cluster: &Cluster, fault: &Fault, random: &mut Random) ->
         cluster.nodes[at].name.as_str()
     };
     match *fault {
-        Fault::Kill(victim) => tolerate(cluster.command("kill", &[name(victim)]).await),
+        Fault::Kill(victim) => done(cluster.command("kill", &[name(victim)]).await),
         Fault::KillTwo(one, other) => {
             let (one, other) = ([name(one)], [name(other)]);
             let (a, b) = tokio::join!(cluster.command("kill", &one), cluster.command("kill", &other));
-            tolerate(a.and(b))
+            Ok(done(a)? | done(b)?)
         }
         Fault::Freeze(victim, time) => {
-            tolerate(cluster.command("freeze", &[name(victim)]).await)?;
-            pause(time).await;
-            tolerate(cluster.command("thaw", &[name(victim)]).await)
+            let frozen = done(cluster.command("freeze", &[name(victim)]).await)?;
+            pause(if frozen { time } else { Duration::ZERO }).await;
+            done(cluster.command("thaw", &[name(victim)]).await)?;
+            Ok(frozen)
         }
-        Fault::FreezeAndKill(frozen, killed, time) => {
-            tolerate(cluster.command("freeze", &[name(frozen)]).await)?;
-            tolerate(cluster.command("kill", &[name(killed)]).await)?;
-            pause(time).await;
-            tolerate(cluster.command("thaw", &[name(frozen)]).await)
+        Fault::FreezeAndKill(victim, killed, time) => {
+            let frozen = done(cluster.command("freeze", &[name(victim)]).await)?;
+            let killed = done(cluster.command("kill", &[name(killed)]).await)?;
+            pause(if frozen { time } else { Duration::ZERO }).await;
+            done(cluster.command("thaw", &[name(victim)]).await)?;
+            Ok(frozen || killed)
         }
-        Fault::Switchover(target) => tolerate(cluster.command("switchover", &[name(target)]).await),
+        Fault::Switchover(target) => done(cluster.command("switchover", &[name(target)]).await),
     }
 }
 
-/// The supervisor may refuse: the node is down already, or no switchover is safe now. That is no failure of the run; a
-/// supervisor that cannot be reached is, and shows as writes that do not go on.
-fn tolerate(outcome: Result<String, ClusterError>) -> Result<(), ClusterError> {
+fn done(outcome: Result<String, ClusterError>) -> Result<bool, ClusterError> {
     match outcome {
-        Ok(_) | Err(ClusterError::Command { .. }) => Ok(()),
+        Ok(_) => Ok(true),
+        Err(ClusterError::Command { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }

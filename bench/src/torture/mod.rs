@@ -35,6 +35,10 @@ const PROGRESS: u64 = 100;
 /// default settings, since nodes that were killed also restart and catch up on busy cores.
 const OUTAGE_LIMIT: Duration = Duration::from_secs(60);
 
+/// Faults that the supervisor may refuse in a row (the node is down already, no switchover is safe now). More than it can
+/// refuse while writes go on.
+const REFUSALS: u64 = 50;
+
 /// Until all nodes hold the same after the last fault: nodes restart, cut, catch up or seed again.
 const QUIET_LIMIT: Duration = Duration::from_secs(120);
 
@@ -48,6 +52,8 @@ pub enum TortureError {
     Stuck { after: String },
     #[error("{} s after the last fault the nodes had not come together: {statuses}", QUIET_LIMIT.as_secs())]
     NotQuiet { statuses: String },
+    #[error("the supervisor refused {REFUSALS} faults in a row")]
+    Refused,
     #[error("a node could not be read: {0}")]
     Survey(String),
 }
@@ -189,11 +195,20 @@ async fn inject(cluster: &Cluster, shared: &Shared, faults: u64, random: &mut Ra
     let mut last = "the start".to_owned();
     for number in 1..=faults {
         await_progress(shared, &last).await?;
-        let fault = faults::next(random, cluster.nodes.len());
-        last = format!("fault {number} of {faults}: {fault:?}");
-        faults::carry_out(cluster, &fault, random).await?;
+        last = format!("fault {number} of {faults}: {}", one_fault(cluster, random).await?);
     }
     await_progress(shared, &last).await
+}
+
+/// Draws faults until one is carried out.
+async fn one_fault(cluster: &Cluster, random: &mut Random) -> Result<String, TortureError> {
+    for _ in 0..REFUSALS {
+        let fault = faults::next(random, cluster.nodes.len());
+        if faults::carry_out(cluster, &fault, random).await? {
+            return Ok(format!("{fault:?}"));
+        }
+    }
+    Err(TortureError::Refused)
 }
 
 async fn await_progress(shared: &Shared, last: &str) -> Result<(), TortureError> {
