@@ -264,7 +264,7 @@ impl Map {
         let segment = self.segment_of(from)?;
         let slot = segment.slot(from)?;
         let start = u64::from(segment.offsets[slot]);
-        let limit = start + max_bytes as u64;
+        let limit = start.saturating_add(max_bytes as u64);
         // `offsets[k]` is also the end of frame k-1.
         let fitting = segment.offsets[slot + 1..].partition_point(|end| u64::from(*end) <= limit);
         let end =

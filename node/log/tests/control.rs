@@ -124,3 +124,18 @@ fn a_change_that_changes_nothing_writes_nothing() {
     promise(&mut control, 7);
     assert!(!path.exists());
 }
+
+#[test]
+fn a_change_that_could_not_be_written_did_not_happen() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut control = open(dir.path()).unwrap();
+    promise(&mut control, 7);
+    let spare = dir.path().join("control.spare");
+    std::fs::remove_file(&spare).unwrap();
+    std::fs::create_dir(&spare).unwrap();
+    assert!(matches!(control.update(|state| state.promise.epoch = Epoch(8)), Err(ControlError::Io { .. })));
+    assert_eq!(control.state().promise.epoch, Epoch(7));
+    std::fs::remove_dir(&spare).unwrap();
+    promise(&mut control, 9);
+    assert_eq!(control.state().promise.epoch, Epoch(9));
+}
