@@ -114,6 +114,11 @@ pub struct Election {
     pub acknowledged: Index,
     /// A tie goes to this node (rule 8).
     pub preferred: Option<NodeName>,
+    /// It answers but got nothing committed: left out of the recruits if the others are enough (they may be any that rule
+    /// 4 allows), or it would win again.
+    pub avoided: Option<Member>,
+    /// Epochs that this election has taken so far.
+    pub attempts: u32,
     /// A person permitted the loss of acknowledged records for this election.
     pub loss_permitted: bool,
     /// `leader` before the choice, and the epoch that it was chosen for: whose lease may still run (rule 16).

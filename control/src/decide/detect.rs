@@ -151,7 +151,7 @@ fn stuck(view: &View, leader: &Member) -> bool {
     let (Some(report), Some(config)) = (&instance.report, &view.status().config) else { return false };
     let Some(ms) = report.status.uncommitted_ms else { return false };
     let waits = Duration::from_millis(ms).saturating_add(view.now.since(report.received_at));
-    if waits < view.cluster.progress_timeout || report.status.role != Role::Leader {
+    if waits < patience(view) || report.status.role != Role::Leader {
         return false;
     }
     let mut others = view.likely_recruits();
@@ -163,3 +163,14 @@ fn stuck(view: &View, leader: &Member) -> bool {
     }
     config.is_electable(&others, None) && config.is_durable(&others)
 }
+
+/// `progressTimeout`, doubled with every epoch that one election takes: when nobody gets through to anybody, a new leader
+/// every few seconds helps no one.
+fn patience(view: &View) -> Duration {
+    let attempts = view.status().election.as_ref().map_or(0, |election| election.attempts);
+    let factor = 1u32 << attempts.saturating_sub(1).min(MAX_DOUBLINGS);
+    view.cluster.progress_timeout.saturating_mul(factor)
+}
+
+/// 2^6 times the default of ten seconds is ten minutes, the longest back-off of failovers too.
+const MAX_DOUBLINGS: u32 = 6;

@@ -55,6 +55,8 @@ pub(super) fn start(view: &View, draft: &mut Draft, failure: &Failure, preferred
         detected_ms: earlier.map_or_else(|| millis(view.now.since(failure.last_sign)), |earlier| earlier.detected_ms),
         acknowledged: earlier.map_or_else(|| last_acknowledged(view), |earlier| earlier.acknowledged),
         preferred: preferred.or_else(|| earlier.and_then(|earlier| earlier.preferred.clone())),
+        avoided: status.leader.clone().filter(|_| failure.reason == Reason::NoProgress),
+        attempts: earlier.map_or(0, |earlier| earlier.attempts).saturating_add(1),
         loss_permitted,
         replaced: status.leader.clone(),
         replaced_epoch: status.leader_epoch,
@@ -104,7 +106,7 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) {
         return;
     }
     let recruited = Recruited::of(view, config);
-    let waits = election_wait(view, election, &recruited);
+    let waits = election_wait(view, election, &recruited, config);
     match recruited.choice(view, config, election) {
         Some(chosen) if waits.is_none() => choose(view, draft, chosen, false),
         Some(_) => {
@@ -124,6 +126,8 @@ fn unexplained(replaced: Option<Member>, replaced_epoch: Epoch) -> Election {
         detected_ms: 0,
         acknowledged: Index::ZERO,
         preferred: None,
+        avoided: None,
+        attempts: 1,
         loss_permitted: false,
         replaced,
         replaced_epoch,
@@ -168,6 +172,9 @@ impl<'a> Recruited<'a> {
         if !config.is_electable(&self.members(), leader) {
             return None;
         }
+        if let Some(others) = self.without(election.avoided.as_ref(), config) {
+            return others.greatest(view);
+        }
         // R may be any electable set. The switchover's target wins if it is the greatest of one.
         let preferred = self.all.iter().find(|r| Some(&r.member.name) == election.preferred.as_ref());
         if let Some(preferred) = preferred {
@@ -178,6 +185,14 @@ impl<'a> Recruited<'a> {
             }
         }
         self.greatest(view)
+    }
+
+    /// Those recruits but this one, if they are enough by themselves.
+    fn without(&self, avoided: Option<&Member>, config: &ConfigPair) -> Option<Recruited<'a>> {
+        let avoided = avoided?;
+        let all: Vec<&Recruit> = self.all.iter().copied().filter(|recruit| recruit.member != *avoided).collect();
+        let others = Recruited { all };
+        config.is_electable(&others.members(), None).then_some(others)
     }
 
     /// Greatest (epoch of the last record, index); ties by the old leader's zone, then name.
@@ -194,7 +209,10 @@ impl<'a> Recruited<'a> {
 
 /// Until when an election that has enough recruits waits for more: for the switchover's target, and for an old leader in
 /// reach, whose answer ends its lease and so the new one's wait for it.
-fn election_wait(view: &View, election: &Election, recruited: &Recruited) -> Option<Time> {
+fn election_wait(view: &View, election: &Election, recruited: &Recruited, config: &ConfigPair) -> Option<Time> {
+    if election.avoided.is_some() && recruited.without(election.avoided.as_ref(), config).is_none() {
+        return grace_end(view, RECRUIT_GRACE);
+    }
     let members = recruited.members();
     let target = election.preferred.as_ref().filter(|target| !members.iter().any(|m| m.name == **target));
     let answering = matches!(election.reason, Reason::Switchover | Reason::Restarted | Reason::ColdStart);

@@ -109,6 +109,8 @@ fn rebuild(view: &View, draft: &mut Draft, cluster: ClusterId, config: ConfigPai
             detected_ms: 0,
             acknowledged: Index::ZERO,
             preferred: None,
+            avoided: None,
+            attempts: 1,
             loss_permitted: lossy,
             replaced: None,
             replaced_epoch: Epoch::ZERO,

@@ -10,7 +10,7 @@ use super::lease::promotion_wait;
 use super::receipt;
 use super::view::{View, is_fit, list};
 use crate::plan::AdminCall;
-use crate::status::{Opened, Phase, Reason};
+use crate::status::{Opened, Phase};
 
 /// Receipts of losses are kept until a person has surely seen them; a receipt has some hundred bytes, the whole resource
 /// at most a megabyte.
@@ -45,7 +45,7 @@ fn retry(view: &View, draft: &mut Draft, failure: Failure) -> bool {
     let counted = have.iter().any(|member| config.counts(member) || leader == Some(member));
     let accepted = view.loss_accepted() || view.status().election.as_ref().is_some_and(|e| e.loss_permitted);
     if config.is_electable(&have, leader) || (counted && (accepted || view.loss_allowed())) {
-        elect::start(view, draft, &Failure { reason: Reason::Retry, ..failure }, None);
+        elect::start(view, draft, &failure, None);
         return true;
     }
     draft.block(elect::missing_sentence(view, config, &have, view.status().epoch));

@@ -112,7 +112,7 @@ impl<'a> View<'a> {
 
     /// Since when, at the latest, this process knows of the epoch's leader.
     fn led_since(&self) -> Time {
-        let promotes = self.observed.calls.iter().filter_map(|(_, record)| match &record.call {
+        let promotes = self.observed.calls.values().filter_map(|record| match &record.call {
             crate::AdminCall::Promote(promote) if promote.epoch == self.status().epoch => Some(record.sent_at),
             _ => None,
         });
