@@ -9,8 +9,9 @@ use rdb_control::{
 use rdb_protocol::admin::{LeaseAnswer, Recruit};
 use rdb_protocol::{Incarnation, NodeName};
 
+use super::input::{Input, now};
 use super::store::StoreError;
-use super::supervisor::{Input, Supervisor, now};
+use super::supervisor::Supervisor;
 use crate::clock;
 
 /// A call whose answer is awaited.

@@ -15,8 +15,8 @@ use rdb_protocol::status::NodeStatus;
 use serde::{Deserialize, Serialize};
 
 use super::LocalError;
+use super::input::Input;
 use super::journal;
-use super::supervisor::Input;
 
 /// Longest request; the longest sensible one is a path and a value of the spec.
 const MAX_REQUEST_BYTES: u64 = 64 << 10;
@@ -49,6 +49,19 @@ pub enum Reply {
     Done(String),
     /// Not done, and why.
     Refused(String),
+}
+
+/// A reply on its way to the command's thread. `written` is dropped when the command has it: what ends the supervisor has
+/// to wait for that.
+pub struct Sent {
+    pub reply: Reply,
+    pub written: Option<Sender<()>>,
+}
+
+impl From<Reply> for Sent {
+    fn from(reply: Reply) -> Sent {
+        Sent { reply, written: None }
+    }
 }
 
 /// Everything that the supervisor knows.
@@ -136,18 +149,18 @@ fn answer(stream: &UnixStream, inputs: &Sender<Input>) -> std::io::Result<()> {
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_REQUEST_BYTES)).read_line(&mut line)?;
-    let reply = match serde_json::from_str::<Request>(&line) {
-        Err(error) => Reply::Refused(format!("unreadable request: {error}")),
+    let sent = match serde_json::from_str::<Request>(&line) {
+        Err(error) => Reply::Refused(format!("unreadable request: {error}")).into(),
         Ok(request) => {
             let (reply, replies) = channel();
-            let ended = || Reply::Refused("the supervisor is ending".to_owned());
+            let ended = || Reply::Refused("the supervisor is ending".to_owned()).into();
             match inputs.send(Input::Command { request, reply }) {
                 Ok(()) => replies.recv().unwrap_or_else(|_| ended()),
                 Err(_) => ended(),
             }
         }
     };
-    let mut text = serde_json::to_vec(&reply)?;
+    let mut text = serde_json::to_vec(&sent.reply)?;
     text.push(b'\n');
     (&mut &*stream).write_all(&text)
 }

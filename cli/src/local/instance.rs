@@ -13,8 +13,8 @@ use rustix::process::Signal;
 
 use super::LocalError;
 use super::control_socket::InstanceReport;
+use super::input::{Input, now};
 use super::process::{Launcher, NodeProcess};
-use super::supervisor::{Input, now};
 use super::watch::{self, Watched, Watcher};
 
 /// A dead node is restarted after this time, as a kubelet would.

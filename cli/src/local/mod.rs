@@ -12,6 +12,7 @@
 //! | [`supervisor`] | the loop: the only place where state changes |
 //! | [`carry_out`] | one decision and its actions |
 //! | [`requests`] | what the other commands ask for |
+//! | [`input`] | what the loop takes in |
 //! | [`instance`] | a node: process, stream, observation |
 //! | [`process`] | starting, signalling and waiting for node processes |
 //! | [`watch`] | status streams |
@@ -27,6 +28,7 @@ pub mod act;
 pub mod carry_out;
 pub mod commands;
 pub mod control_socket;
+pub mod input;
 pub mod instance;
 pub mod journal;
 pub mod layout;

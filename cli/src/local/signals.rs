@@ -3,7 +3,7 @@
 use std::sync::mpsc::Sender;
 
 use super::LocalError;
-use super::supervisor::Input;
+use super::input::Input;
 
 /// Signals that end the cluster.
 const ENDING: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];

@@ -12,15 +12,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use rdb_control::{Cluster, ClusterStatus, Observed, Time};
-use rdb_protocol::admin::Recruit;
-use rdb_protocol::status::NodeStatus;
 use rdb_protocol::{ClusterId, NodeName};
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::Signal;
 
 use super::LocalError;
 use super::act::Caller;
-use super::control_socket::{Reply, Request};
+use super::control_socket::{Reply, Request, Sent};
+use super::input::{Input, now};
 use super::instance::{Instance, RESTART_PAUSE};
 use super::journal::Journal;
 use super::layout::Layout;
@@ -28,7 +27,6 @@ use super::process::Launcher;
 use super::spec::StoredSpec;
 use super::store::StatusStore;
 use super::{control_socket, signals, watch};
-use crate::clock;
 
 /// Longest sleep without any input: nothing depends on it, it only bounds the harm of a wake-up that `decide` forgot.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -44,47 +42,8 @@ const MAX_SWAPS: u32 = 32;
 /// How long a port may stay taken at the start: nodes of a supervisor that was killed end within milliseconds.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Something that happened.
-pub enum Input {
-    /// A status line of a node, from the process of this launch.
-    Line {
-        node: NodeName,
-        launch: u64,
-        status: Box<NodeStatus>,
-        at: Time,
-    },
-    /// A node's status stream ended or could not be had; sent once for each change.
-    Disconnected {
-        node: NodeName,
-        refused: bool,
-        at: Time,
-    },
-    /// A node's process was waited for.
-    Exited {
-        node: NodeName,
-        launch: u64,
-        how: String,
-        at: Time,
-    },
-    /// The answer to the admin call with this number.
-    Answered {
-        call: u64,
-        outcome: rdb_control::CallOutcome,
-        recruit: Option<Recruit>,
-        at: Time,
-    },
-    Command {
-        request: Request,
-        reply: Sender<Reply>,
-    },
-    /// A signal asks us to end.
-    Ending(i32),
-}
-
-/// The driver's one clock.
-pub fn now() -> Time {
-    Time(clock::boottime_us())
-}
+/// For whoever asked us to end to be told that we have.
+const REPLY_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What `rdb local up` was asked for.
 pub struct Options {
@@ -122,7 +81,7 @@ pub struct Supervisor {
 
 /// The cluster is being ended.
 struct Ending {
-    replies: Vec<Sender<Reply>>,
+    replies: Vec<Sender<Sent>>,
 }
 
 impl Supervisor {
@@ -190,9 +149,14 @@ impl Supervisor {
         self.journal.note("SupervisorEnded", "all nodes have ended".to_owned());
         // Failing to remove the socket harms nobody: the next supervisor does it.
         let _ = std::fs::remove_file(self.layout.socket());
+        let (written, all_written) = channel();
         for reply in self.ending.iter().flat_map(|ending| &ending.replies) {
-            let _ = reply.send(Reply::Done("the cluster has ended".to_owned()));
+            let reply_text = Reply::Done("the cluster has ended".to_owned());
+            let _ = reply.send(Sent { reply: reply_text, written: Some(written.clone()) });
         }
+        drop(written);
+        // Ends with an error when the last of them is written, which is what is waited for.
+        let _ = all_written.recv_timeout(REPLY_PATIENCE);
         Ok(())
     }
 
@@ -313,7 +277,7 @@ impl Supervisor {
             Input::Command { request, reply } => {
                 let answer = self.command(request);
                 // The command may have been interrupted meanwhile.
-                let _ = reply.send(answer);
+                let _ = reply.send(answer.into());
             }
             // The second one is for those who do not want to wait.
             Input::Ending(_) if self.ending.is_some() => self.signal_all(Signal::KILL),
@@ -335,7 +299,7 @@ impl Supervisor {
         self.journal.note("NodeExited", message);
     }
 
-    fn begin_end(&mut self, reply: Option<Sender<Reply>>) {
+    fn begin_end(&mut self, reply: Option<Sender<Sent>>) {
         if self.ending.is_none() {
             self.journal.note("Ending", "the nodes are told to end".to_owned());
             let at = now();

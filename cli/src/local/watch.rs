@@ -16,7 +16,7 @@ use rdb_control::Time;
 use rdb_protocol::NodeName;
 use rdb_protocol::status::NodeStatus;
 
-use super::supervisor::{Input, now};
+use super::input::{Input, now};
 
 /// Pause between two attempts to connect. Loopback refuses at once, so this bounds how late a restarted node is noticed,
 /// at 50 cheap system calls a second for a dead one.
