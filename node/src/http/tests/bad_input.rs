@@ -1,5 +1,6 @@
 //! Bad requests: a stable code each, and nothing reaches the backend.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use rdb_protocol::api::ErrorCode::{self, *};
@@ -178,6 +179,26 @@ fn each_group_of_paths_wants_its_own_token() {
     }
     // Who may not call learns nothing about the body.
     assert_eq!(post(node.address, "/v1/execute", "nonsense").code(), Unauthorized);
+}
+
+#[test]
+fn callers_from_elsewhere_need_a_token_that_is_configured() {
+    // An address of this machine that is not loopback; nothing is sent to find it out. A machine without one cannot tell.
+    let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let Ok(()) = probe.connect("192.0.2.1:9") else { return };
+    let ip = probe.local_addr().unwrap().ip();
+    let tokens = Tokens { admin: Some(Secret::new("a")), ..Tokens::default() };
+    let node = Node::start_at("0.0.0.0:0", tokens);
+    let elsewhere = SocketAddr::new(ip, node.address.port());
+    let here = SocketAddr::new([127, 0, 0, 1].into(), node.address.port());
+    let body = "{\"sql\": \"x\"}";
+    assert_eq!(post(here, "/v1/execute", body).status, 200);
+    let got = ask(elsewhere, "POST", "/v1/execute", &[("authorization", "Bearer a")], body);
+    assert_eq!(got.code(), Unauthorized);
+    assert_eq!(get(elsewhere, "/v1/peer").code(), Unauthorized);
+    let admin = ask(elsewhere, "POST", "/v1/admin/shutdown", &[("authorization", "Bearer a")], "{}");
+    assert_eq!(admin.status, 200);
+    assert_eq!(get(elsewhere, "/readyz").status, 200);
 }
 
 #[test]

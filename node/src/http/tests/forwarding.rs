@@ -186,6 +186,7 @@ fn a_write_that_broke_off_after_it_was_sent_is_unknown_without_a_key() {
     let held = ask_later(follower.address, "/v1/execute", &[], WRITE);
     drop(broken.next());
     assert_eq!(error_of(&held.join().unwrap()), UNKNOWN);
+    assert!(broken.requests.try_recv().is_err(), "it was sent twice");
     assert!(leader.writes().is_empty());
 }
 

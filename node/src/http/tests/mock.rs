@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::super::Tokens;
 use super::super::backend::*;
-use super::super::server::{PeerHook, Server};
+use super::super::server::{PeerHook, SWEEP_INTERVAL, Server};
 use super::PATIENCE;
 
 pub(super) const HERE: Token = Token { epoch: Epoch(3), index: Index(7) };
@@ -266,7 +266,12 @@ impl Node {
     }
 
     pub(super) fn start(name: &str, place: Place, tokens: Tokens, store: Arc<Mutex<Store>>) -> Node {
-        Node::start_with(name, place, tokens, store, super::super::server::SWEEP_INTERVAL)
+        Node::start_with(name, place, tokens, store, SWEEP_INTERVAL)
+    }
+
+    /// Leads, on an address of choice.
+    pub(super) fn start_at(listen: &'static str, tokens: Tokens) -> Node {
+        Node::serve("n-0", Place::Here, tokens, Arc::default(), SWEEP_INTERVAL, listen)
     }
 
     pub(super) fn start_with(
@@ -275,6 +280,17 @@ impl Node {
         tokens: Tokens,
         store: Arc<Mutex<Store>>,
         sweep_interval: Duration,
+    ) -> Node {
+        Node::serve(name, place, tokens, store, sweep_interval, "127.0.0.1:0")
+    }
+
+    fn serve(
+        name: &str,
+        place: Place,
+        tokens: Tokens,
+        store: Arc<Mutex<Store>>,
+        sweep_interval: Duration,
+        listen: &'static str,
     ) -> Node {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mock = Arc::new(Mock {
@@ -297,7 +313,7 @@ impl Node {
         });
         let backend = mock.clone();
         let server = runtime.block_on(async move {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let listener = TcpListener::bind(listen).await.unwrap();
             Server::start_with(listener, backend, tokens, peer, sweep_interval).unwrap()
         });
         Node { address: server.local_address(), mock, store, server, _runtime: runtime }
