@@ -106,6 +106,8 @@ pub struct Election {
     pub evidence: String,
     /// The last leader that was open.
     pub from: Option<Member>,
+    /// The epoch that `from` led.
+    pub from_epoch: Epoch,
     pub started_unix_ms: u64,
     /// Between the last sign of life of the old leader and the decision.
     pub detected_ms: u64,
@@ -124,9 +126,9 @@ pub struct Election {
     /// `leader` before the choice, and the epoch that it was chosen for: whose lease may still run (rule 16).
     pub replaced: Option<Member>,
     pub replaced_epoch: Epoch,
-    /// Permission to lose acknowledged records was used for the choice.
+    /// Permission to lose acknowledged records was used for a choice. A later choice of the same election builds on it.
     pub lossy: bool,
-    /// Highest index of the chosen leader when it was chosen.
+    /// Highest index of the chosen leader when it was chosen; the lowest of all choices of this election.
     pub promoted: Option<Index>,
 }
 
@@ -183,6 +185,9 @@ pub struct Receipt {
     /// The data of `from` that has to be read for an exact number.
     #[serde(default)]
     pub from_incarnation: Option<Incarnation>,
+    /// The epoch that it led: its own tail ends in it.
+    #[serde(default)]
+    pub from_epoch: Epoch,
     pub to: NodeName,
     pub reason: Reason,
     pub evidence: String,

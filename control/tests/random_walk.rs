@@ -44,7 +44,11 @@ fn disturb(world: &mut World, rng: &mut Rng) {
         return;
     }
     let name = names[rng.below(names.len())].clone();
-    match rng.below(24) {
+    let kind = rng.below(24);
+    if std::env::var_os("TRACE").is_some() {
+        eprintln!("{} disturb {kind} {name}", world.now_ms);
+    }
+    match kind {
         0 | 1 => world.kill(&name),
         2..=4 => world.revive(&name),
         5 => world.node(&name).frozen = true,
@@ -89,8 +93,9 @@ fn heal(world: &mut World) {
 
 #[test]
 fn no_walk_breaks_a_rule_and_every_walk_recovers() {
-    let seeds = std::env::var("WALKS").ok().and_then(|text| text.parse().ok()).unwrap_or(150);
-    for seed in 0..seeds {
+    let seeds = std::env::var("WALKS").ok().and_then(|text| text.parse().ok()).unwrap_or(150u64);
+    let first = std::env::var("FIRST").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    for seed in first..first + seeds {
         if let Err(panic) = std::panic::catch_unwind(|| walk(seed)) {
             eprintln!("seed {seed}");
             std::panic::resume_unwind(panic);

@@ -42,15 +42,22 @@ pub(super) fn start(view: &View, draft: &mut Draft, failure: &Failure, preferred
     let status = view.status();
     let loss_permitted = view.loss_accepted() || status.election.as_ref().is_some_and(|e| e.loss_permitted);
     let opened = view.is_opened();
-    let earlier = status.election.as_ref().filter(|earlier| !opened && earlier.reason != Reason::Switchover);
+    let earlier = status.election.as_ref().filter(|_| !opened);
+    // A switchover that went wrong is a failover from there on.
+    let cause = earlier.filter(|earlier| earlier.reason != Reason::Switchover);
     // A leader that never opened is no one's loss: the receipt is about the one before it.
     let election = Election {
         reason: match (cold(view), failure.reason) {
             (true, Reason::Restarted | Reason::ProcessExited | Reason::Silent) => Reason::ColdStart,
-            (_, reason) => earlier.map_or(reason, |earlier| earlier.reason),
+            (_, reason) => cause.map_or(reason, |earlier| earlier.reason),
         },
-        evidence: earlier.map_or(failure.evidence.clone(), |earlier| earlier.evidence.clone()),
+        evidence: cause.map_or(failure.evidence.clone(), |earlier| earlier.evidence.clone()),
         from: if opened { status.leader.clone() } else { earlier.and_then(|earlier| earlier.from.clone()) },
+        from_epoch: if opened {
+            status.leader_epoch
+        } else {
+            earlier.map_or(Epoch::ZERO, |earlier| earlier.from_epoch)
+        },
         started_unix_ms: earlier.map_or(view.observed.unix_ms, |earlier| earlier.started_unix_ms),
         detected_ms: earlier.map_or_else(|| millis(view.now.since(failure.last_sign)), |earlier| earlier.detected_ms),
         acknowledged: earlier.map_or_else(|| last_acknowledged(view), |earlier| earlier.acknowledged),
@@ -60,8 +67,8 @@ pub(super) fn start(view: &View, draft: &mut Draft, failure: &Failure, preferred
         loss_permitted,
         replaced: status.leader.clone(),
         replaced_epoch: status.leader_epoch,
-        lossy: false,
-        promoted: None,
+        lossy: earlier.is_some_and(|earlier| earlier.lossy),
+        promoted: earlier.and_then(|earlier| earlier.promoted),
     };
     let epoch = status.epoch.max(view.highest_reported().0).next();
     let message = format!("Electing a leader for epoch {epoch}: {}", failure.evidence);
@@ -122,6 +129,7 @@ fn unexplained(replaced: Option<Member>, replaced_epoch: Epoch) -> Election {
         reason: Reason::Retry,
         evidence: "the status has an election without a reason".to_owned(),
         from: None,
+        from_epoch: Epoch::ZERO,
         started_unix_ms: 0,
         detected_ms: 0,
         acknowledged: Index::ZERO,
@@ -290,12 +298,12 @@ fn choose(view: &View, draft: &mut Draft, chosen: &Recruit, lossy: bool) {
         status.leader = Some(member);
         status.leader_epoch = status.epoch;
         status.phase = Phase::Promoting;
-        if lossy {
-            status.loss_epoch = Some(status.epoch);
-        }
         if let Some(election) = &mut status.election {
             election.lossy |= lossy;
-            election.promoted = Some(index);
+            if election.lossy {
+                status.loss_epoch = Some(status.epoch);
+            }
+            election.promoted = Some(election.promoted.map_or(index, |earlier| earlier.min(index)));
             election.acknowledged = election.acknowledged.max(own_word.unwrap_or_default());
         }
     });

@@ -105,6 +105,7 @@ fn rebuild(view: &View, draft: &mut Draft, cluster: ClusterId, config: ConfigPai
             reason: Reason::StatusRebuilt,
             evidence,
             from: None,
+            from_epoch: Epoch::ZERO,
             started_unix_ms: view.observed.unix_ms,
             detected_ms: 0,
             acknowledged: Index::ZERO,

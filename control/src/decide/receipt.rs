@@ -23,6 +23,7 @@ pub(super) fn of_election(view: &View) -> Option<Receipt> {
         epoch: status.epoch,
         from: election.from.as_ref().map(|from| from.name.clone()),
         from_incarnation: election.from.as_ref().map(|from| from.incarnation),
+        from_epoch: election.from_epoch,
         to: status.leader.as_ref()?.name.clone(),
         reason: election.reason,
         evidence: election.evidence.clone(),
@@ -70,10 +71,9 @@ fn records_lost(status: &NodeStatus, receipt: &Receipt) -> Option<u64> {
     compared.then_some(0)
 }
 
-/// The tail that was cut because of this failover: of an older epoch, and leaving the common history where the promoted
-/// log ended, or before.
+/// The tail that was cut because of this failover: it ends in the epoch that the old leader led.
 fn cut_of<'a>(divergences: &'a [DivergenceReport], receipt: &Receipt) -> Option<&'a DivergenceReport> {
-    divergences.iter().rev().find(|cut| cut.to.epoch < receipt.epoch && cut.from.index <= receipt.promoted)
+    divergences.iter().rev().find(|cut| cut.to.epoch == receipt.from_epoch)
 }
 
 /// Instances with an archived tail, for the `Divergence` condition.

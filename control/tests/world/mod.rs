@@ -220,6 +220,9 @@ impl World {
             self.checker.plan(&self.observed, &plan, self.now());
             let mut swapped = false;
             for action in plan.actions {
+                if std::env::var_os("TRACE").is_some() {
+                    eprintln!("{} {action:?}", self.now_ms);
+                }
                 swapped |= self.carry_out(action);
             }
             if !swapped {
