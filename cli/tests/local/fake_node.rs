@@ -4,7 +4,7 @@
 //! Followers pull from the leader every few milliseconds instead of being pushed to. There are no records, only positions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use rdb_protocol::status::{FollowerProgress, NodeState, NodeStatus, Promise, Rol
 use rdb_protocol::{Chain, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::http;
 
 /// How often a follower pulls, and how long it waits for an answer.
 const PULL_PAUSE: Duration = Duration::from_millis(5);
@@ -109,26 +111,7 @@ pub(crate) fn run(arguments: &BTreeMap<String, String>) {
 fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut request = String::new();
-        if reader.read_line(&mut request)? == 0 {
-            return Ok(());
-        }
-        let mut length = 0;
-        loop {
-            let mut header = String::new();
-            reader.read_line(&mut header)?;
-            let header = header.trim().to_ascii_lowercase();
-            if let Some(value) = header.strip_prefix("content-length:") {
-                length = value.trim().parse().unwrap();
-            }
-            if header.is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        reader.read_exact(&mut body)?;
-        let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
+    while let Some(http::Request { path, body, .. }) = http::read(&mut reader)? {
         if path == "/v1/status?watch" {
             return stream_status(stream, shared);
         }
@@ -141,16 +124,12 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         };
         changed.notify_all();
         let (status, answer) = match outcome {
-            Ok(answer) => ("200 OK", answer),
-            Err(refusal) => ("409 Conflict", serde_json::to_value(refusal).unwrap()),
+            Ok(answer) => (200, answer),
+            Err(refusal) => (409, serde_json::to_value(refusal).unwrap()),
         };
-        let text = answer.to_string();
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}",
-            text.len()
-        )?;
+        http::answer(&mut stream, status, answer.to_string().as_bytes())?;
     }
+    Ok(())
 }
 
 fn stream_status(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {

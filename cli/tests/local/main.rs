@@ -7,6 +7,8 @@
 
 mod cluster;
 mod fake_node;
+#[path = "../support/http.rs"]
+mod http;
 mod scenarios;
 
 use std::collections::BTreeMap;
