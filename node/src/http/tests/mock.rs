@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use prometheus_client::registry::Registry;
-use rdb_engine::{Args, Column, DbPosition, KeptOutcome, QueryResult, Statement};
+use rdb_engine::{Args, Column, KeptOutcome, QueryResult, Statement};
 use rdb_protocol::admin::{AdminRefusal, Recruit};
 use rdb_protocol::api::{ApiError, ErrorCode, Token};
 use rdb_protocol::settings::NodeSettings;
@@ -152,11 +152,7 @@ impl Backend for Mock {
         let store = self.store.lock();
         let kept = store.kept.get(&(tag.client, tag.sequence));
         Ok(kept.map(|(request_hash, answer)| KeptOutcome {
-            position: DbPosition {
-                epoch: answer.position.epoch,
-                index: answer.position.index,
-                ..DbPosition::default()
-            },
+            position: answer.position,
             request_hash: *request_hash,
             results: Some(answer.results.clone()),
         }))
