@@ -21,7 +21,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::http::Method;
 use rdb_engine::{RequestKey, Statement};
 use rdb_protocol::Epoch;
-use rdb_protocol::api::{ApiError, ErrorCode, ErrorResponse, Outcome};
+use rdb_protocol::api::{ApiError, ErrorCode, ErrorResponse, Outcome, Token};
 use rdb_record::ClientTag;
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
@@ -179,8 +179,9 @@ async fn here_now<B: Backend>(app: &App<B>, job: &mut Job) -> Result<Response, A
             let kept = timeout_at(until, app.backend.outcome(tag.clone(), deadline)).await;
             let kept = kept.map_err(|_| errors::timeout())??;
             let kept = kept.ok_or_else(no_such_key)?;
-            let body = values::several(kept.results.as_deref(), kept.position);
-            return Ok(app.answer(body, kept.position));
+            let position = Token { epoch: kept.position.epoch, index: kept.position.index };
+            let body = values::several(kept.results.as_deref(), position);
+            return Ok(app.answer(body, position));
         }
         What::Call { call, body, work } => match work.take() {
             Some(work) => (*call, work),
