@@ -15,8 +15,7 @@ use crate::step::Step;
 /// Answered probes whose committed index is not applied yet: at the default heartbeat, 16 seconds of them. When more wait,
 /// the newest ones are joined, which can only make this node look staler than it is.
 const MAX_PROBES: usize = 64;
-/// A leader that is connected but silent for so many heartbeats is greeted again: it may have been promoted since, or have
-/// lost its state.
+/// A connected leader that was heard before counts as silent after so many heartbeats.
 const SILENT_HEARTBEATS: u32 = 4;
 
 /// One epoch's follower. A new epoch starts a new one: nothing is verified yet.
@@ -287,7 +286,8 @@ impl Follower {
 
     // --- greeting ---
 
-    /// When a connected leader that stays silent is greeted again.
+    /// When to say `Hello` again to a leader that is connected but silent: it may have been promoted only since. One that knows
+    /// us takes it as a question and sends nothing twice, so a record that is long on its way is not asked for again.
     pub(crate) fn hello_due(&self, heartbeat: Duration) -> Option<Time> {
         let hello = self.hello_at?.after(heartbeat);
         let heard = self.heard_at.map(|at| at.after(heartbeat * SILENT_HEARTBEATS));

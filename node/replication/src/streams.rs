@@ -15,6 +15,10 @@ impl Leader {
         // Caught up = has what was committed when it asked; before opening nothing of this epoch is, so all that there is.
         let joins_at = if self.opened { step.shared.durable.committed } else { step.shared.last.index };
         let progress = self.followers.entry(from.clone()).or_default();
+        if progress.connected && progress.matched {
+            // Repeated on the same connection: nothing is lost, and what is on the way will arrive.
+            return self.say(step, from);
+        }
         progress.disconnected();
         progress.connected = true;
         progress.joins_at = joins_at;

@@ -15,7 +15,7 @@ pub struct Checker {
     leaders: BTreeMap<Epoch, Member>,
     /// (when, index) of what an open leader announced: clients have their answers.
     acknowledged: Vec<(Time, Index)>,
-    /// A loss was permitted: what was committed before may be gone.
+    /// A loss was permitted, or an operator broke its rules: what was committed may be gone, and two leaders may serve.
     pub loss_permitted: bool,
 }
 
@@ -44,9 +44,11 @@ impl Checker {
         }
     }
 
-    /// A leader opens: it must have all that was ever committed.
+    /// A leader opens: it must have all that earlier leaders committed. (One that opens late, after its successor, can do no
+    /// harm: it cannot commit, and its lease is checked apart.)
     pub fn opened(&self, replica: &Replica, log: &MemLog) {
-        for (index, position) in self.committed.iter().filter(|(index, _)| **index > log.base.index) {
+        let earlier = self.committed.iter().filter(|(_, position)| position.epoch <= replica.epoch());
+        for (index, position) in earlier.filter(|(index, _)| **index > log.base.index) {
             let ours = log.position(*index);
             assert!(
                 ours == Some(*position) || self.loss_permitted,
@@ -62,7 +64,7 @@ impl Checker {
         let newest_open = replicas.clone().filter(|replica| replica.is_open()).map(Replica::epoch).max();
         for replica in replicas {
             // Rule 16: no lease outlives the opening of a later epoch.
-            if replica.lease_valid(now) {
+            if replica.lease_valid(now) && !self.loss_permitted {
                 let (epoch, name) = (replica.epoch(), replica.member());
                 assert!(
                     newest_open <= Some(epoch),

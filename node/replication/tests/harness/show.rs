@@ -38,7 +38,7 @@ pub fn record(entry: &Entry) -> String {
 
 pub fn config(config: &ClusterConfig) -> String {
     let cohort: Vec<String> = config.cohort.iter().map(name).collect();
-    format!("v{}:{}:w{}", config.version, cohort.join(","), config.acks)
+    format!("v{}:{}:w{}", config.version, cohort.join("/"), config.acks)
 }
 
 pub fn pair(pair: &ConfigPair) -> String {

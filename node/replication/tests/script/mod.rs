@@ -3,18 +3,19 @@
 //! | command | does |
 //! | --- | --- |
 //! | `cluster n1 n2 n3` | empty nodes |
-//! | `lead n1 epoch=1 [w=1] [k=n1,n2] [with=n1,n2] [wait=0]` | fence, promote, follow, connect, deliver: a whole election |
+//! | `lead n1 epoch=1 [w=1] [k=n1/n2] [with=n1/n2] [wait=0]` | fence, promote, follow, connect, deliver: a whole election |
 //! | `fence n1 n2 epoch=2` · `promote n1 epoch=2 …` · `follow n2 leader=n1 epoch=2 [loss=true]` | the operator's calls |
 //! | `config n1 epoch=1 v=2 k=… w=…` · `settle n1 epoch=1 version=2 k=… w=…` | config changes |
 //! | `stop-writes n1 epoch=1 ms=500` · `resume-writes n1 epoch=1` · `answer-lease n1 epoch=1 request=3` | |
 //! | `write n1 [2]` · `noop n1` · `reserve n1` · `propose n1` · `release n1` | the writer |
 //! | `connect` · `cut n1 n2` · `heal n1 n2` | connections |
 //! | `deliver [n1 n2] [n=1]` · `drop n1 n2` · `repeat n1 n2` | messages on the way |
-//! | `inject n2 n1 ack epoch=1 index=3 [round=9]` · `inject n1 n2 append epoch=1 committed=9` | a message that nobody sent |
+//! | `inject n2 n1 ack epoch=1 index=3 [round=9]` · `inject n1 n2 append epoch=1 committed=9` (or `heartbeat`) | a message that nobody sent |
 //! | `time 250` | time passes, everybody ticks |
 //! | `manual n1 flush` · `manual n1 apply` · `flush n1` · `apply n1 2` | the disk and the database do as told |
 //! | `full n1` · `room n1` · `retain n1 from=3` · `lose-tail n1 2` | |
 //! | `crash n1` · `start n1` | |
+//! | `expect-loss` | this script loses committed records on purpose |
 //! | `status [n1 …]` · `lease n1` · `progress n1` | |
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -78,7 +79,7 @@ impl Words {
     /// `k=` and `w=`, `nk=` and `nw=`.
     fn config(&mut self, prefix: &str, version: u64, all: &[Member]) -> Result<ClusterConfig, Failure> {
         let cohort: BTreeSet<Member> = match self.named.remove(&format!("{prefix}k")) {
-            Some(names) => names.split(',').map(member).collect(),
+            Some(names) => names.split('/').map(member).collect(),
             None => all.iter().cloned().collect(),
         };
         let acks = self.number_or(&format!("{prefix}w"), 1)? as u32;
@@ -111,6 +112,10 @@ impl Runner for Script {
         let cluster = self.cluster.as_mut().ok_or("begin with `cluster n1 n2 n3`")?;
         cluster.events.clear();
         let said = match command.name.as_str() {
+            "expect-loss" => {
+                cluster.checker.loss_permitted = true;
+                String::new()
+            }
             "fence" | "promote" | "follow" | "config" | "settle" | "stop-writes" | "resume-writes" | "answer-lease" => {
                 operator(cluster, &command.name, &mut words)?;
                 String::new()
@@ -186,7 +191,7 @@ fn lead(cluster: &mut Cluster, words: &mut Words) -> Result<(), Failure> {
     let leader = words.member(0)?;
     let all: Vec<Member> = cluster.nodes.keys().cloned().collect();
     let with = match words.named.remove("with") {
-        Some(names) => names.split(',').map(member).collect(),
+        Some(names) => names.split('/').map(member).collect(),
         None => all.clone(),
     };
     let (config, lease_wait_ms) = (words.pair(&all)?, words.number_or("wait", 0)?);
@@ -266,10 +271,10 @@ fn inject(cluster: &mut Cluster, words: &mut Words) -> Result<(), Failure> {
     let position = log.position(index).unwrap_or(Position::ZERO);
     let message = match words.positional.get(2).map(String::as_str) {
         Some("ack") => PeerMessage::Ack { epoch, position, round: words.number_or("round", 0)?, probe: 0 },
-        Some("append") => PeerMessage::Append {
+        Some(kind @ ("append" | "heartbeat")) => PeerMessage::Append {
             epoch,
             prev: position,
-            entries: log.read(position, u64::MAX),
+            entries: if kind == "append" { log.read(position, u64::MAX) } else { Vec::new() },
             committed: Index(words.number_or("committed", 0)?),
             round: words.number_or("round", 0)?,
             answered_probe: 0,
