@@ -77,3 +77,31 @@ impl SyncHandle {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdb_protocol::{Epoch, Position};
+    use rdb_record::{Payload, Record};
+
+    use crate::{Log, LogOptions};
+
+    #[test]
+    fn full_segments_and_new_directory_entries_are_flushed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { segment_bytes: 8192, ..LogOptions::default() };
+        let mut log = Log::create(&dir.path().join("log"), Position::ZERO, options).unwrap();
+        let noop = Record { timestamp: 0, content: 0, clients: Vec::new(), payload: Payload::Noop };
+        let before = log.sync_handle();
+        for _ in 0..60 {
+            log.append(&noop.encode(log.last(), Epoch(1))).unwrap();
+        }
+        let after = log.sync_handle();
+        assert!(before.pending.is_empty());
+        assert_eq!(after.pending.len(), 2, "the full segment and the directory");
+        before.sync().unwrap();
+        assert!(after.pending.iter().all(|file| !file.is_flushed()));
+        after.sync().unwrap();
+        assert!(after.pending.iter().all(|file| file.is_flushed()));
+        assert!(log.sync_handle().pending.is_empty());
+    }
+}

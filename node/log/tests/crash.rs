@@ -310,6 +310,31 @@ fn damage_found_while_reading_is_reported_and_not_returned() {
 }
 
 #[test]
+fn a_record_of_another_history_in_its_place_is_not_returned() {
+    let log = flushed(5);
+    let mut other = Fixture::new(LogOptions { segment_bytes: 64 << 10, ..small() });
+    other.fill(5, 2);
+    // As by a write that the disk put in the wrong place: intact, same index, same length.
+    std::fs::write(log.newest(), std::fs::read(other.newest()).unwrap()).unwrap();
+    assert!(matches!(log.log.read(Index(2), 0), Err(LogError::Corrupt { .. })));
+}
+
+#[test]
+fn a_last_record_with_a_damaged_length_does_not_pass_for_torn() {
+    for flip in 0..32 {
+        let log = flushed(3);
+        let path = log.newest();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let start = 4096 + 2 * (1104 + 16);
+        assert_eq!(bytes[start..start + 4], log.entries[2].bytes[..4]);
+        bytes[start + flip / 8] ^= 1 << (flip % 8);
+        std::fs::write(&path, &bytes).unwrap();
+        let (_dir, error) = log.reopen(small()).map(|(_, recovery)| recovery).unwrap_err();
+        assert!(matches!(error, LogError::BadRecord(_)), "bit {flip}: {error:?}");
+    }
+}
+
+#[test]
 fn a_users_copy_of_a_log_is_not_evidence() {
     // A record whose page image holds whole frames of a log, torn: they must not pass for later flushed records.
     let donor = flushed(20);

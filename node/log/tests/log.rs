@@ -93,7 +93,8 @@ fn a_record_larger_than_a_segment_gets_its_own() {
 fn a_cut_log_continues_with_another_history() {
     // Every place to cut, including segment borders and everything.
     for keep in 0..25 {
-        let mut log = Fixture::new(small());
+        // With and without a cache.
+        let mut log = Fixture::new(LogOptions { cache_bytes: keep as usize % 2 * 10_000, ..small() });
         log.fill(12, 1);
         log.fill(12, 2);
         let _unfinished = log.log.sync_handle();
@@ -101,8 +102,10 @@ fn a_cut_log_continues_with_another_history() {
         log.entries.truncate(keep as usize);
         log.check();
         assert_eq!(log.log.flushed(), Index(keep));
+        log.fill(2, 6);
+        log.check();
         let (mut log, recovery) = log.reopen(small()).unwrap();
-        assert_eq!((recovery.records, recovery.cut), (keep, None), "cut at {keep}");
+        assert_eq!((recovery.records, recovery.cut), (keep + 2, None), "cut at {keep}");
         log.check();
         log.fill(3, 7);
         log.check();
@@ -172,6 +175,17 @@ fn retention_never_drops_what_is_needed() {
     assert_eq!(segments(&log.path()).len(), 1);
     log.check();
     log.reopen(small()).unwrap().0.check();
+}
+
+#[test]
+fn retention_keeps_a_segment_for_its_last_record() {
+    let mut log = Fixture::new(small());
+    log.fill(40, 1);
+    for floor in 1..=40 {
+        log.log.retain(Retention { floor: Index(floor), max_bytes: 0, oldest_ms: 0 }).unwrap();
+        assert!(log.log.first_index() <= Index(floor), "{} dropped, {floor} needed", log.log.base().index);
+    }
+    assert!(log.log.first_index() > Index(20));
 }
 
 #[test]
