@@ -6,7 +6,8 @@
 //! | [`io`] | everything that goes in and comes out: [`Input`], [`Output`], [`LogView`], [`Persistent`] |
 //! | [`message`] | [`PeerMessage`], the one enum of what nodes say to each other |
 //! | [`wire`] | its binary form |
-//! | [`replica`] | [`Replica`]: the entrance `step`, and what a driver may ask |
+//! | [`replica`] | [`Replica`]: the entrance `step`, admission of messages |
+//! | `view` | what a driver may ask |
 //! | `shared` | what a node knows in every role: promise, log ends, committed index |
 //! | `follower` | the follower role: rules 10, 11 and 12 |
 //! | `leader` | the leader role: rules 3, 9 and 13, heartbeats |
@@ -39,6 +40,7 @@ pub mod replica;
 mod shared;
 mod step;
 mod streams;
+mod view;
 pub mod wire;
 
 pub use io::{
@@ -46,4 +48,5 @@ pub use io::{
     Side, StartError, Time, Token,
 };
 pub use message::PeerMessage;
-pub use replica::{Replica, RoleView, Slot};
+pub use replica::{Replica, Slot};
+pub use view::RoleView;

@@ -223,8 +223,14 @@ fn lead(cluster: &mut Cluster, words: &mut Words) -> Result<(), Failure> {
 fn network(cluster: &mut Cluster, name: &str, words: &mut Words) -> Result<(), Failure> {
     let limit = words.number_or("n", u64::MAX)? as usize;
     match name {
-        "connect" => return Ok(cluster.connect()),
-        "deliver" if words.positional.is_empty() => return Ok(cluster.deliver_all()),
+        "connect" => {
+            cluster.connect();
+            return Ok(());
+        }
+        "deliver" if words.positional.is_empty() => {
+            cluster.deliver_all();
+            return Ok(());
+        }
         "inject" => return inject(cluster, words),
         _ => {}
     }
