@@ -1,10 +1,38 @@
 //! The follower's role: makes a leader's page records visible.
+//!
+//! Pages go in through `sqlite_dbpage`, in one SQLite transaction for several records: of each page the last image,
+//! page 1 last (it may name a new schema, whose pages must be there), after it a cut of the file (any later page would
+//! cancel it). Readers have their snapshots and never see half of it.
+//!
+//! The content checksum is computed from the images and the page table *before* anything is written: a record that
+//! would lead elsewhere than the leader's is never applied.
+//!
+//! The connection writes beneath its own caches, so it must not be asked anything: the position is read back through a
+//! second one, and after a change of the schema the caches are dropped. A cut together with a change of the schema needs
+//! a detour: the statement that cuts would find the new schema cookie in page 1 and read the schema through those
+//! caches. So page 1 goes in with the old cookie, the file is cut, and a pragma sets the new cookie at the end.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use rdb_protocol::Position;
 use rdb_record::PageGroup;
+use rusqlite::ffi;
 
-use crate::engine::DbPosition;
-use crate::error::ApplyError;
+use crate::connection::{self, Plain, internal_error};
+use crate::engine::{DbPosition, WriteTurn};
+use crate::error::{ApplyError, EngineError};
+use crate::internal::PositionReader;
+use crate::sql::statement::{Handle, SqliteError, Stmt};
+
+/// SQLite's locks lie in this byte; the page that holds it is never used.
+const LOCK_BYTE: u32 = 0x4000_0000;
+
+/// Where page 1 holds the schema cookie.
+const COOKIE: std::ops::Range<usize> = 40..44;
+
+/// Cache of the applying connection. It only has to hold one transaction's pages; more are spilled.
+const CACHE: u64 = 16 << 20;
 
 /// One committed record to apply.
 #[derive(Clone, Debug)]
@@ -15,21 +43,233 @@ pub struct ApplyGroup {
     pub content: u64,
 }
 
-/// The follower's connection.
+/// The follower's connection. Use it from one thread at a time.
 pub struct Applier {
-    _private: (),
+    // Statements before their connections.
+    sql: ApplySql,
+    reader: PositionReader,
+    plain: Plain,
+    _reader_connection: Plain,
+    position: DbPosition,
+    /// Schema cookie of the present page 1.
+    cookie: u32,
+    turn: WriteTurn,
+}
+
+// SAFETY: the raw handles belong to these connections alone, used by one thread at a time.
+unsafe impl Send for Applier {}
+
+struct ApplySql {
+    begin: Stmt,
+    commit: Stmt,
+    rollback: Stmt,
+    page: Stmt,
+    cut: Stmt,
+}
+
+impl ApplySql {
+    fn new(db: Handle) -> Result<ApplySql, SqliteError> {
+        let stmt = |sql| Stmt::internal(db, sql);
+        Ok(ApplySql {
+            begin: stmt("BEGIN IMMEDIATE")?,
+            commit: stmt("COMMIT")?,
+            rollback: stmt("ROLLBACK")?,
+            page: stmt("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, ?2)")?,
+            cut: stmt("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, NULL)")?,
+        })
+    }
 }
 
 impl Applier {
+    pub(crate) fn open(turn: WriteTurn) -> Result<Applier, EngineError> {
+        let preparing = |error| internal_error("opening the applier", &error);
+        let path = &turn.0.options.path;
+        let plain = connection::internal(path, CACHE)?;
+        let sql = ApplySql::new(plain.db).map_err(preparing)?;
+        let other = connection::internal(path, 0)?;
+        let reader = PositionReader::new(other.db).map_err(preparing)?;
+        let position = reader.read().map_err(preparing)?;
+        let cookie: i64 = other
+            .connection
+            .pragma_query_value(None, "schema_version", |row| row.get(0))
+            .map_err(|error| connection::sqlite("opening the applier", error))?;
+        Ok(Applier { sql, reader, plain, _reader_connection: other, position, cookie: cookie as u32, turn })
+    }
+
     /// Applies records in one SQLite transaction: readers see all of them or none. Records up to the present position
     /// are skipped. Records of other kinds are simply left out; indexes must rise.
     pub fn apply(&mut self, records: &[ApplyGroup]) -> Result<(), ApplyError> {
-        let _ = records;
-        Err(ApplyError::Io(crate::engine::pending().to_string()))
+        let shared = std::sync::Arc::clone(&self.turn.0);
+        let skip = records.iter().take_while(|record| record.position.index <= self.position.index).count();
+        let records = records.get(skip..).unwrap_or_default();
+        let Some(last) = records.last() else {
+            return Ok(());
+        };
+        self.check(records)?;
+        let _gate = shared.gauge.gate.lock();
+        let mut table = shared.table.lock();
+        let Some(table) = table.as_mut() else {
+            return Err(ApplyError::Io("the page table is missing".to_owned()));
+        };
+        let merged = merge(records, table.pages());
+        let change = table.preview(&merged);
+        if change.content != last.content {
+            let (epoch, index) = (last.position.epoch, last.position.index);
+            return Err(ApplyError::Diverged { epoch, index, leaders: last.content, ours: change.content });
+        }
+        if let Err(error) = self.write(&merged, table.pages()) {
+            // When the transaction ended itself this fails, and nothing is lost by it.
+            let _ = self.sql.rollback.execute();
+            return Err(if error.is_full() {
+                ApplyError::Full(error.message)
+            } else {
+                ApplyError::Io(format!("{} (code {})", error.message, error.code))
+            });
+        }
+        let position = self.reader.read().map_err(|error| ApplyError::Io(error.message))?;
+        table.install(&change, position);
+        shared.gauge.add(merged.pages.len() as u64);
+        self.position = position;
+        if (position.epoch, position.index) != (last.position.epoch, last.position.index) {
+            let what = format!("its position row says {}/{}", position.epoch, position.index);
+            return Err(ApplyError::Malformed { index: last.position.index, what });
+        }
+        Ok(())
     }
 
     /// Position of the last record in the database.
     pub fn position(&self) -> DbPosition {
-        DbPosition::default()
+        self.position
+    }
+
+    fn check(&self, records: &[ApplyGroup]) -> Result<(), ApplyError> {
+        let mut before = self.position.index;
+        let database = self.turn.0.page_size;
+        for ApplyGroup { position, pages: group, .. } in records {
+            let index = position.index;
+            if index <= before {
+                return Err(ApplyError::Order { applied: before, index });
+            }
+            before = index;
+            if group.page_size != database {
+                return Err(ApplyError::PageSize { record: group.page_size, database });
+            }
+            let malformed = |what| Err(ApplyError::Malformed { index, what });
+            if group.database_pages == 0 {
+                return malformed("a database of no pages".to_owned());
+            }
+            for (page, image) in &group.pages {
+                if *page == 0 || *page > group.database_pages {
+                    return malformed(format!("page {page} of {}", group.database_pages));
+                }
+                if image.len() != database as usize {
+                    return malformed(format!("page {page} has {} bytes", image.len()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, group: &PageGroup, pages_before: u32) -> Result<(), SqliteError> {
+        self.sql.begin.execute()?;
+        for (page, image) in group.pages.iter().filter(|(page, _)| *page != 1) {
+            self.insert(*page, image)?;
+        }
+        let mut cookie = self.cookie;
+        let first = group.pages.iter().find(|(page, _)| *page == 1).map(|(_, image)| image);
+        let cut = group.database_pages < pages_before;
+        if let Some(image) = first {
+            cookie = image.get(COOKIE).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+            if cut && cookie != self.cookie {
+                let mut old = image.to_vec();
+                if let Some(bytes) = old.get_mut(COOKIE) {
+                    bytes.copy_from_slice(&self.cookie.to_be_bytes());
+                }
+                self.insert(1, &old)?;
+            } else {
+                self.insert(1, image)?;
+            }
+        }
+        if cut {
+            self.sql.cut.bind_integer(1, i64::from(group.database_pages) + 1)?;
+            self.sql.cut.execute()?;
+            if cookie != self.cookie {
+                Stmt::internal(self.plain.db, &format!("PRAGMA schema_version = {}", cookie as i32))?.execute()?;
+            }
+        }
+        self.sql.commit.execute()?;
+        if cookie != self.cookie {
+            self.cookie = cookie;
+            // The next statement reads the new schema, and must not find the old pages parsed in the cache.
+            // SAFETY: the connection is open and idle.
+            unsafe { ffi::sqlite3_db_release_memory(self.plain.db) };
+        }
+        Ok(())
+    }
+
+    fn insert(&self, page: u32, image: &[u8]) -> Result<(), SqliteError> {
+        let stmt = &self.sql.page;
+        stmt.bind_integer(1, i64::from(page))?;
+        // SAFETY: `image` lives until the bindings are cleared below.
+        let done = unsafe { stmt.bind_blob(2, image) }.and_then(|()| stmt.execute());
+        stmt.clear();
+        done
+    }
+}
+
+/// One group that does what all of them do. Pages that the database has afterwards, had not before (or lost in between),
+/// and that no record carries, are pages of zeros: nobody ever wrote them.
+fn merge(records: &[ApplyGroup], pages_before: u32) -> PageGroup {
+    let mut pages: BTreeMap<u32, Bytes> = BTreeMap::new();
+    let (mut smallest, mut database_pages, mut page_size) = (pages_before, pages_before, 0);
+    for ApplyGroup { pages: group, .. } in records {
+        (page_size, database_pages) = (group.page_size, group.database_pages);
+        smallest = smallest.min(database_pages);
+        pages.extend(group.pages.iter().map(|(page, image)| (*page, image.clone())));
+        // What is cut off here and grown again later starts from nothing.
+        pages.split_off(&(database_pages + 1));
+    }
+    let lock_page = LOCK_BYTE / page_size.max(1) + 1;
+    let mut zeros = Bytes::new();
+    for page in (smallest + 1..=database_pages).filter(|page| *page != lock_page) {
+        pages.entry(page).or_insert_with(|| {
+            if zeros.is_empty() {
+                zeros = Bytes::from(vec![0; page_size as usize]);
+            }
+            zeros.clone()
+        });
+    }
+    PageGroup { page_size, database_pages, pages: pages.into_iter().collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdb_protocol::{Chain, Epoch, Index};
+
+    fn record(index: u64, database_pages: u32, pages: &[(u32, u8)]) -> ApplyGroup {
+        let pages = pages.iter().map(|(page, fill)| (*page, Bytes::from(vec![*fill; 512]))).collect();
+        ApplyGroup {
+            position: Position { epoch: Epoch(1), index: Index(index), chain: Chain(0) },
+            pages: PageGroup { page_size: 512, database_pages, pages },
+            content: 0,
+        }
+    }
+
+    fn fills(group: &PageGroup) -> Vec<(u32, u8)> {
+        group.pages.iter().map(|(page, image)| (*page, image[0])).collect()
+    }
+
+    #[test]
+    fn the_last_image_of_a_page_counts() {
+        let merged = merge(&[record(1, 3, &[(2, 1), (1, 1)]), record(2, 3, &[(2, 9)])], 3);
+        assert_eq!(fills(&merged), [(1, 1), (2, 9)]);
+    }
+
+    #[test]
+    fn pages_cut_off_and_grown_again_are_empty() {
+        let merged = merge(&[record(1, 5, &[(5, 1)]), record(2, 2, &[(1, 2)]), record(3, 5, &[(4, 3)])], 4);
+        assert_eq!(fills(&merged), [(1, 2), (3, 0), (4, 3), (5, 0)]);
+        assert_eq!(merged.database_pages, 5);
     }
 }

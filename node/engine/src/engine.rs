@@ -1,13 +1,24 @@
 //! The database of a node and the roles that are handed out for it.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use parking_lot::Mutex;
 use rdb_protocol::{Chain, Epoch, Index};
+use rusqlite::ffi;
 
 use crate::applier::Applier;
+use crate::checkpoint::{CheckpointThread, WalGauge};
+use crate::checksum::PageTable;
+use crate::connection::{self, Plain, internal_error, io, sqlite};
 use crate::error::EngineError;
+use crate::internal::{self, PositionReader};
 use crate::reader::Reader;
 use crate::seed::SeedSession;
+use crate::sql::statement::Stmt;
+use crate::vfs;
 use crate::writer::Writer;
 
 /// How a database is opened.
@@ -27,6 +38,8 @@ pub struct EngineOptions {
     pub checkpoint_bytes: u64,
     /// Largest record that a group may make; a larger transaction is refused.
     pub max_record_bytes: u64,
+    /// Writes are refused while less than this is free on the disk; 0 = never.
+    pub reserve_bytes: u64,
 }
 
 impl EngineOptions {
@@ -39,6 +52,7 @@ impl EngineOptions {
             reader_cache_bytes: 8 << 20,
             checkpoint_bytes: 16 << 20,
             max_record_bytes: 256 << 20,
+            reserve_bytes: 16 << 20,
         }
     }
 }
@@ -65,62 +79,270 @@ pub struct EngineStats {
     pub checkpoints: u64,
 }
 
+/// Oldest SQLite that the engine trusts: older ones could corrupt a database in WAL mode.
+const OLDEST_SQLITE: i32 = 3_051_003;
+
+/// Compile options that the engine needs.
+const COMPILE_OPTIONS: [&str; 4] = ["ENABLE_DBPAGE_VTAB", "ENABLE_FTS5", "ENABLE_RTREE", "ENABLE_SESSION"];
+
+/// Cache of the engine's own small connections.
+const SMALL_CACHE: u64 = 1 << 20;
+
+/// What the roles of one database share.
+pub(crate) struct Shared {
+    pub(crate) options: EngineOptions,
+    pub(crate) page_size: u32,
+    /// A writer or applier lives.
+    writing: AtomicBool,
+    /// Page hashes as of the last write; `None` until the first writer or applier scanned the database, and after one
+    /// that does not know what it left behind.
+    pub(crate) table: Mutex<Option<PageTable>>,
+    pub(crate) gauge: WalGauge,
+}
+
+/// The right to write, given back when dropped.
+pub(crate) struct WriteTurn(pub(crate) Arc<Shared>);
+
+impl WriteTurn {
+    fn take(shared: &Arc<Shared>) -> Result<WriteTurn, EngineError> {
+        if shared.writing.swap(true, Ordering::AcqRel) {
+            return Err(EngineError::Busy);
+        }
+        Ok(WriteTurn(Arc::clone(shared)))
+    }
+}
+
+impl Drop for WriteTurn {
+    fn drop(&mut self) {
+        self.0.writing.store(false, Ordering::Release);
+    }
+}
+
+struct PositionSource {
+    position: PositionReader,
+    _plain: Plain,
+}
+
+// SAFETY: the connection is used by whoever holds the mutex around it.
+unsafe impl Send for PositionSource {}
+
 /// A node's database. Hands out the roles; all of them may outlive it.
 pub struct Engine {
-    options: EngineOptions,
+    shared: Arc<Shared>,
+    position: Mutex<PositionSource>,
+    _checkpoints: CheckpointThread,
 }
 
 impl Engine {
-    /// Opens an existing database and checks that this build and the file are ours.
+    /// Opens an existing database and checks that this build and the file are ours. Starts the checkpoint thread.
     pub fn open(options: EngineOptions) -> Result<Engine, EngineError> {
-        Ok(Engine { options })
+        check_build()?;
+        if !options.path.exists() {
+            return Err(EngineError::Missing(options.path.display().to_string()));
+        }
+        let plain = connection::internal(&options.path, SMALL_CACHE)?;
+        let page_size = check_file(&plain, &options.path)?;
+        let position = PositionReader::new(plain.db).map_err(|error| internal_error("reading the position", &error))?;
+        let shared = Arc::new(Shared {
+            gauge: WalGauge::new(options.checkpoint_bytes / u64::from(page_size)),
+            options,
+            page_size,
+            writing: AtomicBool::new(false),
+            table: Mutex::new(None),
+        });
+        let checkpoints = CheckpointThread::start(&shared)?;
+        let position = Mutex::new(PositionSource { position, _plain: plain });
+        Ok(Engine { shared, position, _checkpoints: checkpoints })
     }
 
     /// Creates an empty database with the internal tables at position 0, durably, and opens it. Only for the first
     /// node of a cluster: all others are seeded from it, because page records need equal pages to start from.
     pub fn create(options: EngineOptions) -> Result<Engine, EngineError> {
+        check_build()?;
+        if options.path.exists() {
+            let path = options.path.display().to_string();
+            return Err(EngineError::Foreign { path, why: "it exists already".to_owned() });
+        }
+        // Made beside its place, so that a crash leaves a whole database or none.
+        let made = options.path.with_extension("new");
+        remove_database(&made)?;
+        create_file(&made, &options)?;
+        std::fs::rename(&made, &options.path).map_err(|error| io("creating the database", &error))?;
+        sync_directory(&options.path)?;
         Engine::open(options)
     }
 
+    /// Position of the last record in the database.
     pub fn position(&self) -> Result<DbPosition, EngineError> {
-        Err(pending())
+        self.position.lock().position.read().map_err(|error| internal_error("reading the position", &error))
     }
 
     /// The leader's role. `Busy` while another writer or applier lives.
     pub fn writer(&self) -> Result<Writer, EngineError> {
-        Err(pending())
+        let turn = WriteTurn::take(&self.shared)?;
+        ensure_table(&self.shared)?;
+        Writer::open(turn)
     }
 
     /// The follower's role. `Busy` while another writer or applier lives.
     pub fn applier(&self) -> Result<Applier, EngineError> {
-        Err(pending())
+        let turn = WriteTurn::take(&self.shared)?;
+        ensure_table(&self.shared)?;
+        Applier::open(turn)
     }
 
     /// A read-only connection; cheap enough to hold one per thread.
     pub fn reader(&self) -> Result<Reader, EngineError> {
-        Err(pending())
+        Reader::open(&self.shared)
     }
 
     /// Starts a base copy of the present content. Never waits for the writer.
     pub fn seed_session(&self) -> Result<SeedSession, EngineError> {
-        Err(pending())
+        SeedSession::open(&self.shared)
     }
 
     /// Reads every page and returns the content checksum; a scrub, and a proof for tests.
     pub fn scan_checksum(&self) -> Result<u64, EngineError> {
-        Err(pending())
+        Ok(scan(&self.shared)?.content())
+    }
+
+    /// The content checksum as the last write left it, and the position that it belongs to. `None` until a writer or
+    /// applier was opened.
+    pub fn content(&self) -> Option<(DbPosition, u64)> {
+        self.shared.table.lock().as_ref().map(|table| (table.position(), table.content()))
+    }
+
+    /// Copies what `-wal` holds into the database file, as far as readers allow; the checkpoint thread does this by
+    /// itself.
+    pub fn checkpoint(&self) -> Result<(), EngineError> {
+        crate::checkpoint::run_once(&self.shared)
     }
 
     pub fn stats(&self) -> EngineStats {
-        EngineStats::default()
+        let table = self.shared.table.lock();
+        let (database_pages, content) = table.as_ref().map_or((0, 0), |table| (table.pages(), table.content()));
+        EngineStats {
+            page_size: self.shared.page_size,
+            database_pages,
+            content,
+            wal_frames: self.shared.gauge.frames(),
+            checkpoints: self.shared.gauge.checkpoints(),
+        }
     }
 
     pub fn options(&self) -> &EngineOptions {
-        &self.options
+        &self.shared.options
     }
 }
 
-// Only while the parts are being written.
-pub(crate) fn pending() -> EngineError {
-    EngineError::Build("this part of the engine".to_owned())
+/// The bundled SQLite is compiled with flags from a configuration file that is easily missed.
+fn check_build() -> Result<(), EngineError> {
+    // SAFETY: plain questions to the library.
+    let version = unsafe { ffi::sqlite3_libversion_number() };
+    if version < OLDEST_SQLITE {
+        return Err(EngineError::Build(format!("version {OLDEST_SQLITE} or newer (it is {version})")));
+    }
+    for option in COMPILE_OPTIONS {
+        let name = std::ffi::CString::new(option).unwrap_or_default();
+        // SAFETY: `name` is a C string during the call.
+        if unsafe { ffi::sqlite3_compileoption_used(name.as_ptr()) } == 0 {
+            return Err(EngineError::Build(option.to_owned()));
+        }
+    }
+    if !vfs::register() {
+        return Err(EngineError::Build("a default VFS".to_owned()));
+    }
+    Ok(())
+}
+
+/// Checks that the file is a database of ours and gives its page size.
+fn check_file(plain: &Plain, path: &Path) -> Result<u32, EngineError> {
+    let foreign = |why: String| EngineError::Foreign { path: path.display().to_string(), why };
+    let reading = |error| match &error {
+        rusqlite::Error::SqliteFailure(failure, _) if failure.code == ffi::ErrorCode::NotADatabase => {
+            foreign("it is not a SQLite database".to_owned())
+        }
+        _ => sqlite("reading the database", error),
+    };
+    match internal::format(&plain.connection).map_err(reading)? {
+        Some(internal::FORMAT) => {}
+        Some(newer) => return Err(foreign(format!("its internal tables have version {newer}: upgrade this node"))),
+        None => return Err(foreign("it has no internal tables".to_owned())),
+    }
+    let text = |pragma| plain.connection.pragma_query_value(None, pragma, |row| row.get::<_, String>(0));
+    let mode = text("journal_mode").map_err(reading)?;
+    if mode != "wal" {
+        return Err(foreign(format!("its journal mode is {mode}, not wal")));
+    }
+    plain.connection.pragma_query_value(None, "page_size", |row| row.get(0)).map_err(reading)
+}
+
+fn create_file(path: &Path, options: &EngineOptions) -> Result<(), EngineError> {
+    let creating = |error| sqlite("creating the database", error);
+    let plain = connection::create(path)?;
+    let vacuum = if options.incremental_vacuum { "INCREMENTAL" } else { "NONE" };
+    let settings = format!(
+        "PRAGMA page_size = {}; PRAGMA auto_vacuum = {vacuum}; PRAGMA journal_mode = WAL; BEGIN; {} COMMIT;
+         PRAGMA wal_checkpoint(TRUNCATE);",
+        options.page_size,
+        internal::CREATE
+    );
+    plain.connection.execute_batch(&settings).map_err(creating)?;
+    drop(plain);
+    let file = File::open(path).map_err(|error| io("creating the database", &error))?;
+    file.sync_all().map_err(|error| io("creating the database", &error))?;
+    // The checkpoint has moved everything into the file itself.
+    remove_side_files(path)
+}
+
+/// Removes a database and what lies beside it.
+pub(crate) fn remove_database(path: &Path) -> Result<(), EngineError> {
+    remove_side_files(path)?;
+    remove_file(path)
+}
+
+pub(crate) fn remove_side_files(path: &Path) -> Result<(), EngineError> {
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        remove_file(Path::new(&name))?;
+    }
+    Ok(())
+}
+
+fn remove_file(path: &Path) -> Result<(), EngineError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io("removing a file", &error)),
+        _ => Ok(()),
+    }
+}
+
+/// Makes the entry of a file in its directory durable.
+pub(crate) fn sync_directory(path: &Path) -> Result<(), EngineError> {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(parent.unwrap_or(Path::new(".")));
+    directory.and_then(|directory| directory.sync_all()).map_err(|error| io("syncing the directory", &error))
+}
+
+/// Scans the database if nobody knows its page hashes. The caller has the turn to write, so nothing changes meanwhile.
+fn ensure_table(shared: &Arc<Shared>) -> Result<(), EngineError> {
+    if shared.table.lock().is_some() {
+        return Ok(());
+    }
+    let table = scan(shared)?;
+    *shared.table.lock() = Some(table);
+    Ok(())
+}
+
+/// Hashes every page in one read transaction; what is still in `-wal` is seen like the rest.
+pub(crate) fn scan(shared: &Shared) -> Result<PageTable, EngineError> {
+    let reading = |error| internal_error("scanning the database", &error);
+    let plain = connection::internal(&shared.options.path, SMALL_CACHE)?;
+    let position = PositionReader::new(plain.db).map_err(reading)?;
+    let pages = Stmt::internal(plain.db, "SELECT data FROM sqlite_dbpage ORDER BY pgno").map_err(reading)?;
+    let mut table = PageTable::new(position.hold().map_err(reading)?);
+    while pages.step().map_err(reading)? {
+        table.push(pages.blob(0));
+    }
+    Ok(table)
 }

@@ -22,10 +22,7 @@ pub struct SqlFailure {
 
 impl SqlFailure {
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> SqlFailure {
-        SqlFailure {
-            api: code.error(message, hint),
-            sqlite_code: None,
-        }
+        SqlFailure { api: code.error(message, hint), sqlite_code: None }
     }
 
     pub fn code(&self) -> ErrorCode {
@@ -67,15 +64,8 @@ pub enum QueryError<E = std::convert::Infallible> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApplyError {
     /// Our content would not be the leader's: stop serving, report, re-seed.
-    #[error(
-        "content after record {epoch}/{index} would be {ours:016x}, the leader's is {leaders:016x}"
-    )]
-    Diverged {
-        epoch: Epoch,
-        index: Index,
-        leaders: u64,
-        ours: u64,
-    },
+    #[error("content after record {epoch}/{index} would be {ours:016x}, the leader's is {leaders:016x}")]
+    Diverged { epoch: Epoch, index: Index, leaders: u64, ours: u64 },
     /// Not the record that follows what the database holds: a defect of the caller.
     #[error("record {index} does not follow the database's position {applied}")]
     Order { applied: Index, index: Index },

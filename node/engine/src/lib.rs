@@ -14,6 +14,24 @@
 //! | [`diff`] | row changes between two databases, for the divergence archive |
 //! | [`value`], [`json`] | values, statements, results, and their JSON |
 //! | [`error`] | what can go wrong, by what the caller must do |
+//! | `vfs`, `capture` | the shim at SQLite's `-wal` file: where a commit becomes a record |
+//! | `checksum` | the content checksum, page by page |
+//! | `authorizer`, `pragma`, `progress` | what clients' SQL may do, and for how long |
+//! | `checkpoint` | the background thread that empties `-wal` |
+//! | `internal`, `kept` | the internal tables, and results kept under idempotency keys |
+//! | `connection`, `sql` | connections by role; the thin layer over SQLite's C interface |
+
+mod authorizer;
+mod capture;
+mod checkpoint;
+mod checksum;
+mod connection;
+mod internal;
+mod kept;
+mod pragma;
+mod progress;
+mod sql;
+mod vfs;
 
 pub mod applier;
 pub mod diff;
@@ -32,4 +50,4 @@ pub use error::{ApplyError, CommitError, EngineError, Fatal, QueryError, SeedErr
 pub use reader::{Answer, Reader};
 pub use seed::{SeedInfo, SeedSession, SeedWriter};
 pub use value::{Args, Column, Limits, QueryResult, RequestKey, Statement, Transaction, Value};
-pub use writer::{GroupResult, KeptOutcome, Slot, TransactionResult, Writer};
+pub use writer::{GroupResult, IDEMPOTENCY_TTL_MS, KeptOutcome, Slot, TransactionResult, Writer};

@@ -1,14 +1,22 @@
-//! Read-only queries.
+//! Read-only queries, each from one snapshot that states its position.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Instant;
 
+use rdb_protocol::api::ErrorCode;
 use rdb_record::ClientTag;
 
-use crate::engine::DbPosition;
-use crate::error::{EngineError, QueryError};
+use crate::connection::{self, Guarded, internal_error};
+use crate::engine::{DbPosition, Shared};
+use crate::error::{EngineError, QueryError, SqlFailure};
+use crate::internal::PositionReader;
+use crate::progress::{STEP, Tripped};
+use crate::sql::cache::{StatementCache, explain};
+use crate::sql::run::{RunError, run, too_large};
 use crate::value::{Limits, QueryResult, Statement};
 use crate::writer::KeptOutcome;
+use crate::writer::keys::KeyReader;
 
 /// A query's result and the state that it is from.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,10 +27,31 @@ pub struct Answer {
 
 /// A read-only connection. Use it from one thread at a time.
 pub struct Reader {
-    _private: (),
+    // Statements before their connection.
+    position: PositionReader,
+    keys: KeyReader,
+    cache: StatementCache,
+    session: Guarded,
+    _shared: Arc<Shared>,
 }
 
+// SAFETY: the raw handles belong to this connection alone, used by one thread at a time.
+unsafe impl Send for Reader {}
+
 impl Reader {
+    /// Instructions between two looks at budget and deadline.
+    pub const BUDGET_STEP: u64 = STEP;
+
+    pub(crate) fn open(shared: &Arc<Shared>) -> Result<Reader, EngineError> {
+        let preparing = |error| internal_error("opening a reader", &error);
+        let session = connection::reader(&shared.options.path, shared.options.reader_cache_bytes)?;
+        session.authorizer.begin_internal();
+        let position = PositionReader::new(session.db).map_err(preparing)?;
+        let keys = KeyReader::new(session.db).map_err(preparing)?;
+        session.authorizer.end_internal();
+        Ok(Reader { position, keys, cache: StatementCache::default(), session, _shared: Arc::clone(shared) })
+    }
+
     /// Runs one query. `budget`: virtual machine instructions, counted in steps of [`Reader::BUDGET_STEP`]; `None` = no
     /// bound except the deadline.
     pub fn query(
@@ -32,9 +61,7 @@ impl Reader {
         budget: Option<u64>,
         deadline: Option<Instant>,
     ) -> Result<Answer, QueryError> {
-        self.query_checked(statement, limits, budget, deadline, |_| {
-            Ok::<(), Infallible>(())
-        })
+        self.query_checked(statement, limits, budget, deadline, |_| Ok::<(), Infallible>(()))
     }
 
     /// As [`Reader::query`], with a check between taking the snapshot and running the query: for linearizable reads the
@@ -47,21 +74,69 @@ impl Reader {
         deadline: Option<Instant>,
         after_snapshot: impl FnOnce(DbPosition) -> Result<(), E>,
     ) -> Result<Answer, QueryError<E>> {
-        let _ = (statement, limits, budget, deadline, after_snapshot);
-        Err(QueryError::BudgetExceeded)
+        self.session.progress.start(deadline, budget);
+        if self.session.progress.late() {
+            let failure = SqlFailure::new(ErrorCode::Timeout, "its deadline passed while it waited", "");
+            return Err(failure.into());
+        }
+        let position = self.hold()?;
+        let answer = match after_snapshot(position) {
+            Ok(()) => self.run(statement, limits).map(|result| Answer { result, position }),
+            Err(refused) => Err(QueryError::Refused(refused)),
+        };
+        self.position.release();
+        self.session.progress.stop();
+        answer
+    }
+
+    fn run<E>(&mut self, statement: &Statement, limits: &Limits) -> Result<QueryResult, QueryError<E>> {
+        let session = &self.session;
+        let compiled = match self.cache.get(session.db, &session.authorizer, &statement.sql) {
+            Ok(compiled) => compiled,
+            Err(_) if over_budget(session) => return Err(QueryError::BudgetExceeded),
+            Err(failure) => return Err(failure.into()),
+        };
+        if !compiled.readonly {
+            let hint = "send writes to /v1/execute or /v1/batch";
+            let failure = SqlFailure::new(ErrorCode::ReadOnly, "the statement writes", hint);
+            return Err(failure.into());
+        }
+        session.authorizer.forget();
+        let mut room = limits.max_result_bytes;
+        match run(compiled, &statement.args, &mut room) {
+            Ok(result) => Ok(result),
+            Err(RunError::TooLarge) => Err(too_large(limits.max_result_bytes).into()),
+            Err(RunError::Refused(failure)) => Err(failure.into()),
+            Err(RunError::Sqlite(_)) if over_budget(session) => Err(QueryError::BudgetExceeded),
+            Err(RunError::Sqlite(error)) => Err(explain(&session.authorizer, error).into()),
+        }
+    }
+
+    /// Takes a snapshot, held until the position is released.
+    fn hold(&mut self) -> Result<DbPosition, SqlFailure> {
+        self.session.authorizer.begin_internal();
+        let position = self.position.hold();
+        self.session.authorizer.end_internal();
+        position.map_err(|error| explain(&self.session.authorizer, error))
     }
 
     /// The position that a query would see now.
     pub fn position(&mut self) -> Result<DbPosition, EngineError> {
-        Err(crate::engine::pending())
+        self.session.authorizer.begin_internal();
+        let position = self.position.read();
+        self.session.authorizer.end_internal();
+        position.map_err(|error| internal_error("reading the position", &error))
     }
 
     /// What is kept under an idempotency key.
     pub fn outcome(&mut self, tag: &ClientTag) -> Result<Option<KeptOutcome>, EngineError> {
-        let _ = tag;
-        Err(crate::engine::pending())
+        self.session.authorizer.begin_internal();
+        let outcome = self.keys.lookup(tag);
+        self.session.authorizer.end_internal();
+        outcome.map_err(|error| internal_error("looking up a key", &error))
     }
+}
 
-    /// Instructions between two looks at budget and deadline.
-    pub const BUDGET_STEP: u64 = 1000;
+fn over_budget(session: &Guarded) -> bool {
+    session.progress.tripped() == Some(Tripped::Budget)
 }

@@ -42,18 +42,12 @@ pub struct Statement {
 impl Statement {
     /// A statement without arguments.
     pub fn new(sql: impl Into<String>) -> Statement {
-        Statement {
-            sql: sql.into(),
-            args: Args::default(),
-        }
+        Statement { sql: sql.into(), args: Args::default() }
     }
 
     /// A statement with arguments by position.
     pub fn with(sql: impl Into<String>, args: Vec<Value>) -> Statement {
-        Statement {
-            sql: sql.into(),
-            args: Args::Positional(args),
-        }
+        Statement { sql: sql.into(), args: Args::Positional(args) }
     }
 }
 
@@ -67,9 +61,7 @@ pub struct Limits {
 impl Default for Limits {
     /// The default of `access.maxResultSize`.
     fn default() -> Limits {
-        Limits {
-            max_result_bytes: 64 << 20,
-        }
+        Limits { max_result_bytes: 64 << 20 }
     }
 }
 
@@ -113,12 +105,7 @@ pub struct QueryResult {
 
 impl Default for QueryResult {
     fn default() -> QueryResult {
-        QueryResult {
-            columns: Arc::new([]),
-            values: Vec::new(),
-            rows_affected: 0,
-            last_insert_rowid: 0,
-        }
+        QueryResult { columns: Arc::new([]), values: Vec::new(), rows_affected: 0, last_insert_rowid: 0 }
     }
 }
 

@@ -1,0 +1,173 @@
+//! Checkpoints: copying what `-wal` holds into the database file, in the background.
+//!
+//! A thread with its own connection sleeps until the writing role has written enough frames, then runs PASSIVE
+//! checkpoints, which wait for nobody. SQLite reuses `-wal` from its start when a transaction begins while everything
+//! in it has been copied. Under steady writes that moment would never come: each checkpoint leaves the frames that were
+//! written meanwhile. So when little is left, the thread takes the [`WalGauge::gate`] that every group passes, and
+//! copies the rest while the writer waits: a few milliseconds once in thousands of groups.
+//!
+//! Everything in `-wal` is committed (a group is logged before it becomes visible), so a checkpoint can never bring
+//! something into the file that the log does not hold.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+
+use crate::connection::{self, Plain, sqlite};
+use crate::engine::Shared;
+use crate::error::EngineError;
+
+/// The writer is held up for a checkpoint only when fewer frames than this are left: copying them takes about a
+/// millisecond besides the two fsyncs.
+const LITTLE: u64 = 512;
+
+/// Passes without the gate before the gate is taken anyway: each pass leaves only what was written during it, so
+/// more of them do not help.
+const FREE_PASSES: u32 = 3;
+
+/// Cache of the checkpoint connection; copying does not use it.
+const CACHE: u64 = 256 << 10;
+
+/// How full `-wal` is, and who wants to know.
+pub(crate) struct WalGauge {
+    frames: AtomicU64,
+    checkpoints: AtomicU64,
+    /// Frames at which the thread wakes up.
+    bound: u64,
+    wanted: Mutex<Wanted>,
+    wake: Condvar,
+    /// Held by the writing role while a group runs, by the thread while it copies the rest.
+    pub(crate) gate: Mutex<()>,
+    /// Held during a checkpoint: SQLite lets a second one at the same time end at once, with nothing done. Taken
+    /// before the gate.
+    one: Mutex<()>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    checkpoint: bool,
+    stop: bool,
+}
+
+impl WalGauge {
+    pub(crate) fn new(bound: u64) -> WalGauge {
+        WalGauge {
+            frames: AtomicU64::new(0),
+            checkpoints: AtomicU64::new(0),
+            bound: bound.max(1),
+            wanted: Mutex::default(),
+            wake: Condvar::new(),
+            gate: Mutex::new(()),
+            one: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn checkpoints(&self) -> u64 {
+        self.checkpoints.load(Ordering::Relaxed)
+    }
+
+    /// The writing role has added frames. Wakes the thread at the bound, and again at every quarter of it: readers
+    /// may have kept the last checkpoint from getting to the end.
+    pub(crate) fn add(&self, frames: u64) {
+        let before = self.frames.fetch_add(frames, Ordering::Relaxed);
+        let step = self.bound.div_ceil(4);
+        if before + frames >= self.bound && before / step != (before + frames) / step {
+            self.wanted.lock().checkpoint = true;
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// The thread; ends when dropped.
+pub(crate) struct CheckpointThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CheckpointThread {
+    pub(crate) fn start(shared: &Arc<Shared>) -> Result<CheckpointThread, EngineError> {
+        let plain = connection::internal(&shared.options.path, CACHE)?;
+        // Recovery or an earlier process may have left frames.
+        let (log, copied) = passive(&plain.connection)?;
+        shared.gauge.frames.store(log.saturating_sub(copied), Ordering::Relaxed);
+        let owned = Arc::clone(shared);
+        let thread = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || work(&owned, &plain.connection))
+            .map_err(|error| connection::io("starting the checkpoint thread", &error))?;
+        Ok(CheckpointThread { shared: Arc::clone(shared), thread: Some(thread) })
+    }
+}
+
+impl Drop for CheckpointThread {
+    fn drop(&mut self) {
+        self.shared.gauge.wanted.lock().stop = true;
+        self.shared.gauge.wake.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // It cannot panic; if it did, there is nothing left to do about it.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn work(shared: &Shared, connection: &Connection) {
+    loop {
+        {
+            let mut wanted = shared.gauge.wanted.lock();
+            while !wanted.checkpoint && !wanted.stop {
+                shared.gauge.wake.wait(&mut wanted);
+            }
+            if wanted.stop {
+                return;
+            }
+            wanted.checkpoint = false;
+        }
+        if let Err(error) = checkpoint(shared, connection) {
+            // The next frames wake the thread again; meanwhile -wal grows.
+            tracing::warn!(%error, "checkpoint failed");
+        }
+    }
+}
+
+fn checkpoint(shared: &Shared, connection: &Connection) -> Result<(), EngineError> {
+    let _one = shared.gauge.one.lock();
+    for _ in 0..FREE_PASSES {
+        let (log, copied) = passive(connection)?;
+        let left = log.saturating_sub(copied);
+        shared.gauge.frames.store(left, Ordering::Relaxed);
+        if left <= LITTLE {
+            break;
+        }
+    }
+    let _gate = shared.gauge.gate.lock();
+    let (log, copied) = passive(connection)?;
+    shared.gauge.frames.store(log.saturating_sub(copied), Ordering::Relaxed);
+    shared.gauge.checkpoints.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Frames in `-wal`, and how many of them are in the database file now.
+fn passive(connection: &Connection) -> Result<(u64, u64), EngineError> {
+    let count = |value: i64| u64::try_from(value).unwrap_or(0);
+    connection
+        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((count(row.get(1)?), count(row.get(2)?))))
+        .map_err(|error| sqlite("checkpoint", error))
+}
+
+/// One checkpoint on a connection of its own.
+pub(crate) fn run_once(shared: &Shared) -> Result<(), EngineError> {
+    let Plain { connection, .. } = connection::internal(&shared.options.path, CACHE)?;
+    let _one = shared.gauge.one.lock();
+    let _gate = shared.gauge.gate.lock();
+    let (log, copied) = passive(&connection)?;
+    shared.gauge.frames.store(log.saturating_sub(copied), Ordering::Relaxed);
+    shared.gauge.checkpoints.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}

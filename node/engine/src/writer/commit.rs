@@ -1,0 +1,152 @@
+//! The commit point: sees the group's pages come by, makes the record when the commit frame does, and asks the driver.
+//!
+//! The same for every log format: what differs between them is only the payload that is built here.
+
+use std::cell::{Cell, RefCell};
+
+use rdb_protocol::api::ErrorCode;
+use rdb_record::{ClientTag, Payload, Record};
+
+use crate::capture::{Capture, Seen};
+use crate::checksum::TableChange;
+use crate::engine::Shared;
+use crate::error::CommitError;
+use crate::vfs::WalSink;
+
+/// What happened at the commit point of an attempt.
+pub(super) enum Decision {
+    /// It was not reached.
+    None,
+    /// Pages would have been committed without a position row; refused.
+    Unordered,
+    /// The pages are larger than a record may be; refused.
+    TooLarge,
+    /// SQLite wrote something that is not understood; refused.
+    Stray,
+    /// The driver was called and has not returned.
+    Called,
+    Refused(CommitError),
+    /// Logged and durable under the cluster's rule. From here on the group must become visible.
+    Committed(TableChange),
+}
+
+type Commit<'a> = &'a mut dyn FnMut(Record) -> Result<(), CommitError>;
+
+pub(super) struct CommitPoint<'a> {
+    shared: &'a Shared,
+    capture: RefCell<Capture>,
+    commit: RefCell<Commit<'a>>,
+    timestamp: u64,
+    clients: RefCell<Vec<ClientTag>>,
+    /// The position row is written: a commit frame makes a record.
+    armed: Cell<bool>,
+    frames: Cell<u64>,
+    decision: RefCell<Decision>,
+}
+
+impl<'a> CommitPoint<'a> {
+    pub(super) fn new(shared: &'a Shared, capture: Capture, commit: Commit<'a>, timestamp: u64) -> Self {
+        CommitPoint {
+            shared,
+            capture: RefCell::new(capture),
+            commit: RefCell::new(commit),
+            timestamp,
+            clients: RefCell::default(),
+            armed: Cell::new(false),
+            frames: Cell::new(0),
+            decision: RefCell::new(Decision::None),
+        }
+    }
+
+    /// Before an attempt.
+    pub(super) fn reset(&self) {
+        self.capture.borrow_mut().reset();
+        self.clients.borrow_mut().clear();
+        self.armed.set(false);
+        self.frames.set(0);
+        self.decision.replace(Decision::None);
+    }
+
+    pub(super) fn add_client(&self, tag: ClientTag) {
+        self.clients.borrow_mut().push(tag);
+    }
+
+    pub(super) fn has_clients(&self) -> bool {
+        !self.clients.borrow().is_empty()
+    }
+
+    pub(super) fn arm(&self) {
+        self.armed.set(true);
+    }
+
+    pub(super) fn armed(&self) -> bool {
+        self.armed.get()
+    }
+
+    /// Frames that the transaction added to `-wal`.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.get()
+    }
+
+    pub(super) fn too_large(&self) -> bool {
+        matches!(*self.decision.borrow(), Decision::TooLarge)
+    }
+
+    pub(super) fn take_decision(&self) -> Decision {
+        self.decision.replace(Decision::None)
+    }
+
+    /// Gives the buffers back for the next group.
+    pub(super) fn into_capture(self) -> Capture {
+        self.capture.into_inner()
+    }
+
+    fn refuse(&self, decision: Decision) -> bool {
+        self.decision.replace(decision);
+        false
+    }
+}
+
+impl WalSink for CommitPoint<'_> {
+    fn write(&self, offset: i64, bytes: &[u8]) -> Seen {
+        let seen = self.capture.borrow_mut().write(offset, bytes);
+        match seen {
+            Seen::Part | Seen::Commit => {}
+            Seen::TooLarge => drop(self.decision.replace(Decision::TooLarge)),
+            Seen::Stray => drop(self.decision.replace(Decision::Stray)),
+        }
+        seen
+    }
+
+    fn commit(&self) -> bool {
+        if !self.armed.get() {
+            return self.refuse(Decision::Unordered);
+        }
+        let group = self.capture.borrow_mut().take();
+        self.frames.set(group.pages.len() as u64);
+        // The lock ends before the driver waits for followers: seeds and status must not wait with it.
+        let change = self.shared.table.lock().as_ref().map(|table| table.preview(&group));
+        let Some(change) = change else {
+            return self.refuse(Decision::Refused(table_missing()));
+        };
+        let record = Record {
+            timestamp: self.timestamp,
+            content: change.content,
+            clients: self.clients.take(),
+            payload: Payload::Pages(group),
+        };
+        self.decision.replace(Decision::Called);
+        match (self.commit.borrow_mut())(record) {
+            Ok(()) => {
+                self.decision.replace(Decision::Committed(change));
+                true
+            }
+            Err(refused) => self.refuse(Decision::Refused(refused)),
+        }
+    }
+}
+
+/// The table lives as long as a writer does, so this is a defect; refusing is safe.
+fn table_missing() -> CommitError {
+    CommitError(ErrorCode::Unavailable.error("the page table is missing", "restart the node"))
+}

@@ -1,0 +1,259 @@
+//! One client transaction inside of a group.
+
+use rdb_protocol::api::{ErrorCode, Token};
+use rusqlite::ffi;
+
+use crate::authorizer::Effects;
+use crate::error::SqlFailure;
+use crate::progress::Tripped;
+use crate::sql::cache::explain;
+use crate::sql::failure::Kind;
+use crate::sql::run::{RunError, run, too_large};
+use crate::sql::statement::SqliteError;
+use crate::value::{QueryResult, RequestKey, Statement, Transaction};
+use crate::writer::{Slot, Writer};
+
+/// A transaction that ended well (until its group commits).
+pub(super) struct Done {
+    pub(super) results: Vec<QueryResult>,
+    /// It ran statements that write.
+    pub(super) wrote: bool,
+    /// It changed something for sure.
+    pub(super) changed: bool,
+    /// Its outcome is kept under its key.
+    pub(super) keyed: bool,
+    /// It had run before, in this record.
+    pub(super) replayed: Option<Token>,
+}
+
+/// A transaction that did not.
+pub(super) enum Stop {
+    /// Undone alone; the group is as before it.
+    Undone(SqlFailure),
+    /// The group's work is gone, or cannot be kept: run the others again without this one.
+    Broken(SqlFailure),
+    /// No space: nobody would fare better.
+    Full(SqlFailure),
+}
+
+/// What the statements of a transaction did.
+#[derive(Default)]
+struct Ran {
+    results: Vec<QueryResult>,
+    wrote: bool,
+    changed: bool,
+    defers: bool,
+}
+
+/// A statement's failure.
+struct Failed {
+    failure: SqlFailure,
+    kind: Kind,
+}
+
+impl Writer {
+    /// Runs a transaction. Afterwards the group's SQLite transaction holds all of its changes, or none, or is broken.
+    pub(super) fn execute(&mut self, transaction: &Transaction, slot: &Slot) -> Result<Done, Stop> {
+        self.session.progress.start(transaction.deadline, None);
+        if self.session.progress.late() {
+            let hint = "give it a longer deadline_ms";
+            return Err(Stop::Undone(SqlFailure::new(ErrorCode::Timeout, "its deadline passed while it waited", hint)));
+        }
+        if let Some(key) = &transaction.key
+            && let Some(done) = self.replay(key)?
+        {
+            return Ok(done);
+        }
+        let fragile = self.fragile()?;
+        // SAFETY: the connection is open. Without this, a client would see the rowid of another one's insert.
+        unsafe { ffi::sqlite3_set_last_insert_rowid(self.session.db, 0) };
+        let savepoint = match transaction.statements.as_slice() {
+            [single] => self.needs_savepoint(single, fragile).map_err(Stop::Undone)?,
+            _ => true,
+        };
+        if savepoint {
+            self.internal(|own| own.sql.savepoint.execute()).map_err(|error| self.broken(error))?;
+        }
+        let ran = match self.run_statements(transaction) {
+            Ok(ran) => ran,
+            Err(failed) => return Err(self.undo(savepoint, failed)),
+        };
+        let keyed = self.conclude(transaction, slot, &ran, savepoint)?;
+        Ok(Done { wrote: ran.wrote, changed: ran.changed || keyed, results: ran.results, keyed, replayed: None })
+    }
+
+    fn run_statements(&mut self, transaction: &Transaction) -> Result<Ran, Failed> {
+        let mut ran = Ran::default();
+        let mut room = transaction.limits.max_result_bytes;
+        for statement in &transaction.statements {
+            match self.run_statement(statement, &mut ran, &mut room) {
+                Ok(result) => ran.results.push(result),
+                Err(RunError::TooLarge) => {
+                    let failure = too_large(transaction.limits.max_result_bytes);
+                    return Err(Failed { failure, kind: Kind::Statement });
+                }
+                Err(RunError::Refused(failure)) => return Err(Failed { failure, kind: Kind::Statement }),
+                Err(RunError::Sqlite(error)) => return Err(self.failed(error)),
+            }
+        }
+        Ok(ran)
+    }
+
+    fn run_statement(&mut self, statement: &Statement, ran: &mut Ran, room: &mut u64) -> Result<QueryResult, RunError> {
+        let session = &self.session;
+        let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql).map_err(RunError::Refused)?;
+        let (effects, readonly): (Effects, bool) = (compiled.effects, compiled.readonly);
+        session.authorizer.forget();
+        // SAFETY: plain questions to an open connection.
+        let total = || unsafe { ffi::sqlite3_total_changes64(session.db) };
+        let before = total();
+        let mut result = run(compiled, &statement.args, room)?;
+        if !readonly {
+            let changed = total() != before;
+            if effects.schema() {
+                self.fragile = None;
+            }
+            ran.wrote = true;
+            ran.changed |= changed || effects.changes_for_sure();
+            ran.defers |= effects.defers();
+            if changed {
+                // SAFETY: as above. Only a statement that changed rows sets the count.
+                let rows = unsafe { ffi::sqlite3_changes64(session.db) };
+                result.rows_affected = u64::try_from(rows).unwrap_or(0);
+            }
+        }
+        // SAFETY: as above.
+        result.last_insert_rowid = unsafe { ffi::sqlite3_last_insert_rowid(session.db) };
+        Ok(result)
+    }
+
+    /// What has to hold when the statements are through: foreign keys, and the key's outcome.
+    fn conclude(&mut self, transaction: &Transaction, slot: &Slot, ran: &Ran, savepoint: bool) -> Result<bool, Stop> {
+        self.session.progress.stop();
+        if !self.in_transaction() {
+            let failure = SqlFailure::new(ErrorCode::SqlError, "the transaction was rolled back", "");
+            return Err(Stop::Broken(failure));
+        }
+        if ran.wrote && self.unresolved_keys() {
+            let hint = "insert what is referred to in the same batch; the transaction was undone";
+            let mut failure = SqlFailure::new(ErrorCode::Constraint, "FOREIGN KEY constraint failed", hint);
+            failure.sqlite_code = Some(ffi::SQLITE_CONSTRAINT_FOREIGNKEY);
+            let stop = self.undo(savepoint, Failed { failure, kind: Kind::Statement });
+            // Without a savepoint nothing has undone the statement.
+            return Err(if savepoint { stop } else { into_broken(stop) });
+        }
+        if ran.defers {
+            self.internal(|own| own.sql.undefer.execute()).map_err(|error| self.broken(error))?;
+        }
+        let keyed = match &transaction.key {
+            Some(key) if ran.wrote => {
+                let position = slot.position();
+                let kept = self.internal(|own| own.keys.keep(key, &position, slot.unix_ms, &ran.results));
+                kept.map_err(|error| self.broken(error))?;
+                true
+            }
+            _ => false,
+        };
+        if savepoint {
+            self.internal(|own| own.sql.release.execute()).map_err(|error| self.broken(error))?;
+        }
+        Ok(keyed)
+    }
+
+    /// The outcome of then, if the key was used before.
+    fn replay(&mut self, key: &RequestKey) -> Result<Option<Done>, Stop> {
+        let kept = self.internal(|own| own.keys.lookup(&key.tag)).map_err(|error| self.broken(error))?;
+        let Some(kept) = kept else {
+            return Ok(None);
+        };
+        let reused = |message: String, hint| Stop::Undone(SqlFailure::new(ErrorCode::KeyReused, message, hint));
+        let at = format!("{}/{}", kept.position.epoch, kept.position.index);
+        if kept.request_hash != key.request_hash {
+            let message = format!("the idempotency key was used for another request, at {at}");
+            return Err(reused(message, "give every new request a new sequence"));
+        }
+        let Some(results) = kept.results else {
+            let message = format!("the request took effect at {at}; its result was too large to keep");
+            return Err(reused(message, "query what you need of it"));
+        };
+        let replayed = Some(kept.position);
+        Ok(Some(Done { results, wrote: false, changed: false, keyed: false, replayed }))
+    }
+
+    /// Does a single statement need a savepoint to be undone? Most undo themselves when they fail.
+    fn needs_savepoint(&mut self, statement: &Statement, fragile: bool) -> Result<bool, SqlFailure> {
+        let session = &self.session;
+        let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql)?;
+        // RETURNING: all rows are changed before the first one comes back, and the result may be too large then.
+        let returns = compiled.stmt.column_count() > 0;
+        Ok(!compiled.readonly && (fragile || returns || compiled.may_fail_halfway))
+    }
+
+    fn fragile(&mut self) -> Result<bool, Stop> {
+        if let Some(fragile) = self.fragile {
+            return Ok(fragile);
+        }
+        let looked = self.internal(|own| {
+            let found = own.sql.fragile.step().map(|row| row && own.sql.fragile.integer(0) != 0);
+            own.sql.fragile.reset();
+            found
+        });
+        let fragile = looked.map_err(|error| self.broken(error))?;
+        self.fragile = Some(fragile);
+        Ok(fragile)
+    }
+
+    /// Deferred foreign keys that nothing has satisfied yet.
+    fn unresolved_keys(&self) -> bool {
+        let (mut current, mut highest) = (0, 0);
+        let (db, what) = (self.session.db, ffi::SQLITE_DBSTATUS_DEFERRED_FKS);
+        // SAFETY: the connection is open, and the two integers are written.
+        let code = unsafe { ffi::sqlite3_db_status(db, what, &mut current, &mut highest, 0) };
+        code != ffi::SQLITE_OK || current != 0
+    }
+
+    fn failed(&self, error: SqliteError) -> Failed {
+        let kind = error.kind();
+        let mut failure = explain(&self.session.authorizer, error);
+        if self.session.progress.tripped() == Some(Tripped::Deadline) {
+            failure.api.message = "ran longer than its deadline and was undone".to_owned();
+        }
+        Failed { failure, kind }
+    }
+
+    /// Undoes a failed transaction, alone if that is possible.
+    fn undo(&mut self, savepoint: bool, failed: Failed) -> Stop {
+        self.session.progress.stop();
+        if failed.failure.code() == ErrorCode::DiskFull {
+            return Stop::Full(failed.failure);
+        }
+        if !self.in_transaction() || failed.kind == Kind::Environment {
+            return Stop::Broken(failed.failure);
+        }
+        if savepoint {
+            let undone = self.internal(|own| own.sql.undo.execute().and_then(|()| own.sql.release.execute()));
+            self.fragile = None;
+            if undone.is_err() {
+                return Stop::Broken(failed.failure);
+            }
+        }
+        Stop::Undone(failed.failure)
+    }
+
+    /// One of the engine's own statements failed in the middle of the transaction.
+    fn broken(&mut self, error: SqliteError) -> Stop {
+        let failed = self.failed(error);
+        into_broken(if failed.failure.code() == ErrorCode::DiskFull {
+            Stop::Full(failed.failure)
+        } else {
+            Stop::Broken(failed.failure)
+        })
+    }
+}
+
+fn into_broken(stop: Stop) -> Stop {
+    match stop {
+        Stop::Undone(failure) | Stop::Broken(failure) => Stop::Broken(failure),
+        Stop::Full(failure) => Stop::Full(failure),
+    }
+}

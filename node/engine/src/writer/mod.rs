@@ -1,0 +1,481 @@
+//! The leader's role: groups of client transactions, one record each, one commit point.
+//!
+//! ```text
+//! BEGIN IMMEDIATE → each client transaction → position row → COMMIT
+//!                                                              └→ VFS shim: commit frame → record → `commit`
+//! ```
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | this one | the types, [`Writer::run_group`] and its attempts |
+//! | [`execute`] | one client transaction inside of the group |
+//! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
+//! | [`keys`] | outcomes kept under idempotency keys |
+//!
+//! A client transaction that fails is undone alone: a single statement undoes itself, several have a savepoint. Some
+//! failures take the whole SQLite transaction with them (`OR ROLLBACK`, `RAISE(ROLLBACK)`, an interrupted write), and
+//! some leave the group in a state that cannot be undone alone. Then the group *breaks*: everything is rolled back,
+//! that transaction's failure stands, and the others run again without it. Nothing had been logged or answered.
+
+mod commit;
+mod execute;
+pub(crate) mod keys;
+mod space;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdb_protocol::api::{ErrorCode, Token};
+use rdb_protocol::{Epoch, Position};
+use rdb_record::{ClientTag, Record};
+use rusqlite::ffi;
+
+use crate::capture::Capture;
+use crate::connection::{self, Guarded, internal_error, sqlite};
+use crate::engine::{DbPosition, WriteTurn};
+use crate::error::{CommitError, EngineError, Fatal, SqlFailure};
+use crate::internal::PositionReader;
+use crate::sql::cache::StatementCache;
+use crate::sql::failure::{FULL_HINT, failure};
+use crate::sql::statement::{SqliteError, Stmt};
+use crate::value::{QueryResult, Transaction};
+use crate::vfs;
+use commit::{CommitPoint, Decision};
+use execute::{Done, Stop};
+use keys::Keys;
+
+/// Where the group's record goes in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    pub epoch: Epoch,
+    /// End of the log: the record gets `previous.index + 1`.
+    pub previous: Position,
+    /// Wall clock, for the expiry of kept results.
+    pub unix_ms: u64,
+    /// Hybrid timestamp of the record.
+    pub timestamp: u64,
+}
+
+impl Slot {
+    /// Position of the record that the group makes.
+    fn position(&self) -> DbPosition {
+        let index = self.previous.index.next();
+        DbPosition { epoch: self.epoch, index, previous_chain: self.previous.chain }
+    }
+}
+
+/// A transaction that took effect, or only read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TransactionResult {
+    /// One per statement.
+    pub results: Vec<QueryResult>,
+    /// The record in which it took effect; for a transaction that only read, the state that it read.
+    pub position: Token,
+    /// It had run before under the same key; these are the results of then.
+    pub replayed: bool,
+}
+
+/// What became of a group.
+#[derive(Debug)]
+pub struct GroupResult {
+    /// One per transaction, in order.
+    pub results: Vec<Result<TransactionResult, SqlFailure>>,
+    /// The group's record; `None` when nothing changed, or `commit` was not called or refused. Without a record the
+    /// driver must check its lease before it answers: nobody else has confirmed that this leader still leads.
+    pub record: Option<DbPosition>,
+}
+
+/// What is kept under an idempotency key.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptOutcome {
+    pub position: Token,
+    pub request_hash: u64,
+    /// `None` when the result was too large to keep; the transaction did take effect.
+    pub results: Option<Vec<QueryResult>>,
+}
+
+/// How long an outcome is kept under its key: much longer than clients go on retrying, and at 1,000 keyed writes a second
+/// some 500 MB of rows.
+pub const IDEMPOTENCY_TTL_MS: u64 = 3600 * 1000;
+
+/// Times that one group is run again because a transaction broke it. Each costs the work of the transactions before it,
+/// so this bounds what a few of them can cost the others; what has not run by then is answered "try again".
+const MAX_BREAKS: u32 = 8;
+
+/// The leader's connection. Use it from one thread at a time; it may be moved between groups.
+pub struct Writer {
+    // Statements before their connection.
+    sql: OwnSql,
+    keys: Keys,
+    cache: StatementCache,
+    session: Guarded,
+    capture: Capture,
+    /// Tells the commit hook that the present COMMIT is ours.
+    ordered: Arc<AtomicBool>,
+    position: DbPosition,
+    /// The schema has clauses whose failures a statement does not undo by itself; `None` = to be looked up.
+    fragile: Option<bool>,
+    turn: WriteTurn,
+}
+
+// SAFETY: the raw handles belong to this connection alone, which is opened without a mutex for one thread at a time.
+unsafe impl Send for Writer {}
+
+/// The engine's own statements.
+struct OwnSql {
+    begin: Stmt,
+    commit: Stmt,
+    rollback: Stmt,
+    savepoint: Stmt,
+    undo: Stmt,
+    release: Stmt,
+    undefer: Stmt,
+    position: Stmt,
+    fragile: Stmt,
+}
+
+impl OwnSql {
+    fn new(db: *mut ffi::sqlite3) -> Result<OwnSql, SqliteError> {
+        let stmt = |sql| Stmt::internal(db, sql);
+        Ok(OwnSql {
+            begin: stmt("BEGIN IMMEDIATE")?,
+            commit: stmt("COMMIT")?,
+            rollback: stmt("ROLLBACK")?,
+            savepoint: stmt("SAVEPOINT _rdb_transaction")?,
+            undo: stmt("ROLLBACK TO _rdb_transaction")?,
+            release: stmt("RELEASE _rdb_transaction")?,
+            undefer: stmt("PRAGMA defer_foreign_keys = OFF")?,
+            position: stmt("UPDATE _rdb_position SET epoch = ?1, idx = ?2, previous_chain = ?3 WHERE id = 1")?,
+            // ON CONFLICT FAIL and RAISE(FAIL) keep the rows changed before the failure; deferred keys are found
+            // broken only at the end. A false alarm costs a savepoint per transaction.
+            fragile: stmt(
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%fail%' OR sql LIKE '%deferr%')",
+            )?,
+        })
+    }
+}
+
+/// How an attempt at a group ended.
+enum Attempt {
+    Done(GroupResult),
+    Again,
+}
+
+/// What earlier attempts have shown.
+struct Plan {
+    /// Failures that stand, by transaction.
+    settled: Vec<Option<SqlFailure>>,
+    /// Pages changed although no row was counted: write the position row.
+    force_record: bool,
+    breaks: u32,
+}
+
+impl Plan {
+    /// Transactions that still have to run.
+    fn open(&self) -> usize {
+        self.settled.iter().filter(|failure| failure.is_none()).count()
+    }
+
+    /// The record would be too large. Alone, that is the transaction's fault; otherwise the first one goes alone.
+    fn shrink(&mut self, limit: u64) {
+        let first_only = self.open() > 1;
+        let mut open = self.settled.iter_mut().filter(|failure| failure.is_none());
+        let first = open.next();
+        for other in open {
+            *other = Some(not_run("the group's changes are larger than one record"));
+        }
+        if let (Some(first), false) = (first, first_only) {
+            *first = Some(SqlFailure::new(
+                ErrorCode::RequestTooLarge,
+                format!("the transaction changes more than {limit} bytes of pages"),
+                "make several smaller transactions of it",
+            ));
+        }
+    }
+}
+
+fn not_run(why: &str) -> SqlFailure {
+    SqlFailure::new(ErrorCode::Overloaded, format!("not run: {why}"), "send it again")
+}
+
+impl Writer {
+    pub(crate) fn open(turn: WriteTurn) -> Result<Writer, EngineError> {
+        let preparing = |error| internal_error("opening the writer", &error);
+        let options = &turn.0.options;
+        let mut session = connection::writer(&options.path, options.writer_cache_bytes)?;
+        let ordered = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&ordered);
+        // `true` vetoes: nothing commits on this connection but what the writer ordered.
+        session
+            .connection
+            .commit_hook(Some(move || !asked.load(Ordering::Relaxed)))
+            .map_err(|error| sqlite("opening the writer", error))?;
+        session.authorizer.begin_internal();
+        let sql = OwnSql::new(session.db).map_err(preparing)?;
+        let keys = Keys::new(session.db).map_err(preparing)?;
+        let position = PositionReader::new(session.db).and_then(|reader| reader.read()).map_err(preparing)?;
+        session.authorizer.end_internal();
+        let capture = Capture::new(turn.0.page_size, options.max_record_bytes);
+        let cache = StatementCache::default();
+        Ok(Writer { sql, keys, cache, session, capture, ordered, position, fragile: None, turn })
+    }
+
+    /// Runs a group. `commit` is called at most once, inside of SQLite's COMMIT, when the group's pages are known and
+    /// nothing is visible yet; the group becomes visible when it returns `Ok`. When it returns `Err`, the group is
+    /// rolled back and every transaction gets that error, also those that had failed by themselves: what they failed
+    /// on may never have happened. It is not called when nothing changed.
+    ///
+    /// A transaction that fails is undone alone. The writer is usable after every error except [`Fatal`].
+    pub fn run_group(
+        &mut self,
+        slot: Slot,
+        group: &[Transaction],
+        commit: &mut dyn FnMut(Record) -> Result<(), CommitError>,
+    ) -> Result<GroupResult, Fatal> {
+        if slot.previous.index < self.position.index {
+            let (slot, own) = (slot.previous.index, self.position.index);
+            return Err(Fatal(format!("the log ends at {slot}, the database is at {own}")));
+        }
+        let shared = Arc::clone(&self.turn.0);
+        let _gate = shared.gauge.gate.lock();
+        let empty = Capture::new(shared.page_size, 0);
+        let capture = std::mem::replace(&mut self.capture, empty);
+        let point = CommitPoint::new(&shared, capture, commit, slot.timestamp);
+        let mut plan = Plan { settled: vec![None; group.len()], force_record: false, breaks: 0 };
+        let result = vfs::with_sink(&point, || {
+            loop {
+                match self.attempt(slot, group, &mut plan, &point)? {
+                    Attempt::Done(result) => return Ok(result),
+                    Attempt::Again => {}
+                }
+            }
+        });
+        self.capture = point.into_capture();
+        self.session.progress.stop();
+        result
+    }
+
+    fn attempt(
+        &mut self,
+        slot: Slot,
+        group: &[Transaction],
+        plan: &mut Plan,
+        point: &CommitPoint<'_>,
+    ) -> Result<Attempt, Fatal> {
+        point.reset();
+        self.session.progress.stop();
+        if let Err(error) = self.internal(|own| own.sql.begin.execute()) {
+            return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
+        }
+        let mut results = Vec::with_capacity(group.len());
+        let (mut wrote, mut changed) = (false, plan.force_record);
+        for (index, transaction) in group.iter().enumerate() {
+            if let Some(Some(settled)) = plan.settled.get(index) {
+                results.push(Err(settled.clone()));
+                continue;
+            }
+            match self.execute(transaction, &slot) {
+                Ok(done) => {
+                    wrote |= done.wrote;
+                    changed |= done.changed;
+                    if let (true, Some(key)) = (done.keyed, &transaction.key) {
+                        point.add_client(key.tag.clone());
+                    }
+                    results.push(Ok(done));
+                }
+                Err(stop) => match self.stopped(stop, index, plan, point) {
+                    Some(attempt) => return Ok(attempt),
+                    None => match plan.settled.get_mut(index).and_then(Option::take) {
+                        Some(undone) => results.push(Err(undone)),
+                        None => results.push(Err(not_run("its failure was lost"))),
+                    },
+                },
+            }
+        }
+        self.session.progress.stop();
+        if !wrote {
+            self.roll_back();
+            return Ok(Attempt::Done(self.finished(results, None)));
+        }
+        if changed && let Err(error) = self.order_record(&slot, point) {
+            self.roll_back();
+            if point.too_large() {
+                plan.shrink(self.turn.0.options.max_record_bytes);
+                return Ok(Attempt::Again);
+            }
+            return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
+        }
+        if changed && let Err(full) = space::check(&self.turn.0.options) {
+            self.roll_back();
+            return Ok(Attempt::Done(all_failed(plan, &full)));
+        }
+        self.commit(&slot, results, plan, point)
+    }
+
+    /// Deals with a transaction that did not end well. `None`: it was undone alone (its failure lies in the plan until
+    /// the caller takes it), and the group goes on.
+    fn stopped(&mut self, stop: Stop, index: usize, plan: &mut Plan, point: &CommitPoint<'_>) -> Option<Attempt> {
+        let too_large = point.too_large();
+        match stop {
+            _ if too_large => {
+                self.roll_back();
+                plan.shrink(self.turn.0.options.max_record_bytes);
+                Some(Attempt::Again)
+            }
+            Stop::Undone(failure) => {
+                if let Some(settled) = plan.settled.get_mut(index) {
+                    *settled = Some(failure);
+                }
+                None
+            }
+            Stop::Full(failure) => {
+                self.roll_back();
+                Some(Attempt::Done(all_failed(plan, &failure)))
+            }
+            Stop::Broken(failure) => {
+                self.roll_back();
+                if let Some(settled) = plan.settled.get_mut(index) {
+                    *settled = Some(failure);
+                }
+                plan.breaks += 1;
+                if plan.breaks >= MAX_BREAKS {
+                    let rest = plan.settled.iter_mut().skip(index).filter(|settled| settled.is_none());
+                    rest.for_each(|settled| {
+                        *settled = Some(not_run("too many transactions of its group rolled everything back"));
+                    });
+                }
+                Some(Attempt::Again)
+            }
+        }
+    }
+
+    /// Writes what belongs to the record besides the clients' changes.
+    fn order_record(&mut self, slot: &Slot, point: &CommitPoint<'_>) -> Result<(), SqliteError> {
+        let position = slot.position();
+        self.internal(|own| {
+            if point.has_clients() {
+                own.keys.expire(slot.unix_ms)?;
+            }
+            own.sql.position.bind_integer(1, position.epoch.0 as i64)?;
+            own.sql.position.bind_integer(2, position.index.0 as i64)?;
+            own.sql.position.bind_integer(3, position.previous_chain.0 as i64)?;
+            own.sql.position.execute()
+        })?;
+        point.arm();
+        Ok(())
+    }
+
+    fn commit(
+        &mut self,
+        slot: &Slot,
+        results: Vec<Result<Done, SqlFailure>>,
+        plan: &mut Plan,
+        point: &CommitPoint<'_>,
+    ) -> Result<Attempt, Fatal> {
+        self.ordered.store(true, Ordering::Relaxed);
+        let committed = self.internal(|own| own.sql.commit.execute());
+        self.ordered.store(false, Ordering::Relaxed);
+        let decision = point.take_decision();
+        let error = match (committed, decision) {
+            (Ok(()), Decision::Committed(change)) => {
+                let position = slot.position();
+                let shared = Arc::clone(&self.turn.0);
+                if let Some(table) = shared.table.lock().as_mut() {
+                    table.install(&change, position);
+                }
+                shared.gauge.add(point.frames());
+                self.position = position;
+                return Ok(Attempt::Done(self.finished(results, Some(position))));
+            }
+            (Ok(()), Decision::None) if !point.armed() => {
+                return Ok(Attempt::Done(self.finished(results, None)));
+            }
+            (Ok(()), _) => return Err(Fatal("COMMIT succeeded past its commit point".to_owned())),
+            (Err(error), Decision::Committed(_)) => return Err(Fatal(error.message)),
+            (Err(_), Decision::Called) => return Err(Fatal("the commit callback panicked".to_owned())),
+            (Err(_), Decision::Refused(refused)) => {
+                self.roll_back();
+                let failure = SqlFailure { api: refused.0, sqlite_code: None };
+                return Ok(Attempt::Done(all_failed_anew(plan.settled.len(), &failure)));
+            }
+            (Err(_), Decision::Unordered) => {
+                self.roll_back();
+                plan.force_record = true;
+                return Ok(Attempt::Again);
+            }
+            (Err(_), Decision::TooLarge) => {
+                self.roll_back();
+                plan.shrink(self.turn.0.options.max_record_bytes);
+                return Ok(Attempt::Again);
+            }
+            (Err(error), Decision::None) => failure(error, None),
+            (Err(_), Decision::Stray) => {
+                SqlFailure::new(ErrorCode::Unavailable, "a write to -wal was not understood", "see the node's log")
+            }
+        };
+        self.roll_back();
+        Ok(Attempt::Done(all_failed(plan, &error)))
+    }
+
+    /// The answers, now that their position is known.
+    fn finished(&self, results: Vec<Result<Done, SqlFailure>>, record: Option<DbPosition>) -> GroupResult {
+        let now = Token { epoch: self.position.epoch, index: self.position.index };
+        let answer = |done: Done| TransactionResult {
+            results: done.results,
+            position: done.replayed.unwrap_or(now),
+            replayed: done.replayed.is_some(),
+        };
+        GroupResult { results: results.into_iter().map(|result| result.map(answer)).collect(), record }
+    }
+
+    /// Ends the SQLite transaction, if it did not end itself.
+    fn roll_back(&mut self) {
+        self.session.progress.stop();
+        // The schema may be an older one again.
+        self.fragile = None;
+        if !self.in_transaction() {
+            return;
+        }
+        if let Err(error) = self.internal(|own| own.sql.rollback.execute()) {
+            // ROLLBACK has no way to fail halfway; the next BEGIN would say if it did.
+            tracing::error!(error = error.message, "ROLLBACK failed");
+        }
+    }
+
+    fn in_transaction(&self) -> bool {
+        // SAFETY: the connection is open.
+        unsafe { ffi::sqlite3_get_autocommit(self.session.db) == 0 }
+    }
+
+    /// Runs the engine's own statements, which the authorizer lets pass.
+    fn internal<T>(&mut self, body: impl FnOnce(&mut Writer) -> T) -> T {
+        self.session.authorizer.begin_internal();
+        let result = body(self);
+        self.session.authorizer.end_internal();
+        result
+    }
+
+    /// Position of the last record in the database.
+    pub fn position(&self) -> DbPosition {
+        self.position
+    }
+
+    /// What is kept under a key, for `GET /v1/outcome/<key>`. Also on [`crate::Reader`].
+    pub fn outcome(&mut self, tag: &ClientTag) -> Result<Option<KeptOutcome>, EngineError> {
+        self.internal(|own| own.keys.lookup(tag)).map_err(|error| internal_error("looking up a key", &error))
+    }
+}
+
+/// The group failed as a whole; failures that stand by themselves stay.
+fn all_failed(plan: &Plan, failure: &SqlFailure) -> GroupResult {
+    let answer = |settled: &Option<SqlFailure>| Err(settled.clone().unwrap_or_else(|| failure.clone()));
+    GroupResult { results: plan.settled.iter().map(answer).collect(), record: None }
+}
+
+fn all_failed_anew(count: usize, failure: &SqlFailure) -> GroupResult {
+    GroupResult { results: (0..count).map(|_| Err(failure.clone())).collect(), record: None }
+}
+
+pub(crate) fn full(message: String) -> SqlFailure {
+    SqlFailure::new(ErrorCode::DiskFull, message, FULL_HINT)
+}
