@@ -380,3 +380,22 @@ fn settings_reach_the_leader_and_the_followers() {
     world.run_ms(1000);
     assert_eq!(world.calls_sent - calls, 3);
 }
+
+#[test]
+fn two_configs_that_lost_their_members_are_left_only_by_a_persons_word() {
+    let mut world = World::steady(|_| {});
+    world.change_spec(|spec| spec.replication.sync_followers = 2);
+    world.run_until("next stands", |w| w.status().config.as_ref().unwrap().next.is_some());
+    for follower in world.followers() {
+        world.wipe(&follower);
+    }
+    let leader = world.leader();
+    world.kill(&leader);
+    world.revive(&leader);
+    world.run_ms(60_000);
+    assert_eq!(world.status().phase, Phase::Promoting);
+    assert!(world.status().message.contains("accept the data loss for epoch 2"), "{}", world.status().message);
+    world.observed.requests.accept_data_loss = Some(rdb_protocol::Epoch(2));
+    world.run_until("open", |w| w.settled() && w.acks() == 2);
+    assert!(world.status().last_failover.as_ref().unwrap().lossy);
+}

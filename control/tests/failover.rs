@@ -15,6 +15,8 @@ fn a_new_cluster_opens_to_clients_when_the_asked_for_rule_holds() {
     world.run_until("the first leader is open", |w| w.nodes.values().any(|node| node.opened));
     assert_eq!(world.status().config.as_ref().unwrap().current.version, 1);
     assert!(!world.status().condition("Ready").unwrap().status);
+    assert_eq!(world.nodes.values().filter(|node| node.created).count(), 1, "one empty database, not three");
+    assert!(world.nodes[&world.leader()].created);
     world.run_until("all are in", |w| w.settled() && w.cohort().len() == 3);
     assert_eq!((world.acks(), world.status().epoch.0), (1, 1));
     world.run_ms(2000);

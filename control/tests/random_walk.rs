@@ -69,7 +69,9 @@ fn disturb(world: &mut World, rng: &mut Rng) {
         21 => world.change_spec(|spec| spec.instances = 2 + rng.below(4) as u32),
         22 if world.settled() && world.status().ready_instances == world.cluster.instances() => {
             // One lost disk at a time: with more, nothing acknowledged could be kept by anybody.
-            if world.leader() != name {
+            let config = world.status().config.as_ref().unwrap();
+            let all_count = world.nodes.values().all(|node| config.counts(&node.member()));
+            if world.leader() != name && all_count {
                 world.wipe(&name);
             }
         }

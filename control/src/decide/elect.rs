@@ -14,7 +14,7 @@ use super::detect::Failure;
 use super::draft::{AfterDone, Draft};
 use super::view::{View, is_fit, list};
 use crate::plan::{AdminCall, RequestKind};
-use crate::status::{Election, Phase, Reason};
+use crate::status::{ClusterStatus, Election, Phase, Reason};
 use crate::time::Time;
 
 /// An election that could go on without somebody waits so long for them first: for the switchover's target, and for those
@@ -39,6 +39,17 @@ pub(super) fn recruits<'a>(view: &View<'a>) -> impl Iterator<Item = (&'a Recruit
 
 /// Rule 7: swaps in a new epoch.
 pub(super) fn start(view: &View, draft: &mut Draft, failure: &Failure, preferred: Option<NodeName>) {
+    start_with(view, draft, failure, preferred, |_| {});
+}
+
+/// The same, with something else that has to be swapped in together with the epoch.
+pub(super) fn start_with(
+    view: &View,
+    draft: &mut Draft,
+    failure: &Failure,
+    preferred: Option<NodeName>,
+    change: impl FnOnce(&mut ClusterStatus),
+) {
     let status = view.status();
     let loss_permitted = view.loss_accepted() || status.election.as_ref().is_some_and(|e| e.loss_permitted);
     let opened = view.is_opened();
@@ -78,6 +89,7 @@ pub(super) fn start(view: &View, draft: &mut Draft, failure: &Failure, preferred
         status.phase = Phase::FailingOver;
         status.election = Some(election);
         status.switchover = None;
+        change(status);
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rdb_protocol::NodeName;
+use rdb_protocol::{Epoch, NodeName};
 use rdb_protocol::admin::{Follow, Init, Reseed};
 use rdb_protocol::status::{NodeState, NodeStatus, Role};
 
@@ -58,7 +58,10 @@ pub(super) fn initialise(view: &View, draft: &mut Draft) {
     let wanted = wanted_names(view);
     for (name, instance) in view.running().filter(|(name, _)| wanted.contains(*name)) {
         let Some(status) = instance.status().filter(|s| s.role == Role::Empty && s.cluster.is_none()) else { continue };
-        if view.is_reachable(instance) {
+        // The first node of a new cluster makes the empty database itself; `bootstrap` tells it so.
+        let is_first = view.status().epoch == Epoch(0)
+            && view.status().config.as_ref().is_some_and(|config| config.counts(&status.member()));
+        if view.is_reachable(instance) && !is_first {
             let call = AdminCall::Init(Init { cluster, incarnation: status.incarnation, create: false });
             draft.call(view, name, call, AfterDone::Repeat);
         }

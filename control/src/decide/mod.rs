@@ -7,6 +7,7 @@
 //! | [`elect`] | an election is under way: fence, recruits, choice (rules 4, 7, 8) |
 //! | [`open`] | the chosen leader is promoted until it is open (rules 9, 13, 14) |
 //! | [`failover`], [`detect`] | the open leader failed: evidence, what holds a failover back, its start |
+//! | [`forced`] | two configs that can't be met, and a person's word |
 //! | [`config_change`], [`target`] | which config is wanted, and rule 15 |
 //! | [`switchover`] | planned change of the leader |
 //! | [`membership`] | instances: create, initialise, point at the leader, re-seed, remove |
@@ -23,6 +24,7 @@ mod detect;
 mod draft;
 mod elect;
 mod failover;
+mod forced;
 mod forecast;
 mod lease;
 mod lost;
@@ -86,10 +88,12 @@ fn manage(view: &View, draft: &mut Draft) {
     }
     if !view.cluster.paused {
         membership::run_instances(view, draft);
-        membership::initialise(view, draft);
     }
     if bootstrap::go_on(view, draft) {
         return;
+    }
+    if !view.cluster.paused {
+        membership::initialise(view, draft);
     }
     let status = view.status();
     if status.epoch > status.leader_epoch {
@@ -98,8 +102,11 @@ fn manage(view: &View, draft: &mut Draft) {
     }
     membership::point_followers(view, draft);
     if !view.is_opened() {
-        if !open::go_on(view, draft) {
+        if !open::go_on(view, draft) && !forced::go_on(view, draft) {
             change_config(view, draft);
+        }
+        if view.leading().is_some() {
+            draft.block(open::waiting_sentence(view));
         }
         return;
     }

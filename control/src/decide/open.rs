@@ -30,9 +30,6 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         Health::Well { until } => draft.wake(view, until),
     }
     promote(view, draft);
-    if view.leading().is_some() {
-        draft.block(waiting_sentence(view));
-    }
     false
 }
 
@@ -120,7 +117,7 @@ fn opened(view: &View, draft: &mut Draft, leading: &NodeStatus) {
 }
 
 /// What the promoted leader is waiting for.
-fn waiting_sentence(view: &View) -> String {
+pub(super) fn waiting_sentence(view: &View) -> String {
     let Some(config) = &view.status().config else { return String::new() };
     if config.standing().any(|standing| view.can_commit(standing)) {
         return "The new leader is opening".to_owned();

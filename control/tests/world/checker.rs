@@ -104,7 +104,8 @@ impl Checker {
         }
         let Some(before) = &old.config else { return };
         let after = new.config.as_ref().unwrap();
-        if before == after || new.epoch.0 >= old.epoch.0 + 1000 {
+        let forced = new.epoch > old.epoch && new.election.as_ref().is_some_and(|election| election.lossy);
+        if before == after || new.epoch.0 >= old.epoch.0 + 1000 || forced {
             return;
         }
         if old.epoch.0 == 0 {

@@ -58,6 +58,7 @@ pub struct Node {
     divergences: Vec<DivergenceReport>,
     waits_lease: bool,
     pub lease_until_ms: u64,
+    pub created: bool,
 }
 
 impl Node {
@@ -99,6 +100,7 @@ impl Node {
             divergences: Vec::new(),
             waits_lease: false,
             lease_until_ms: 0,
+            created: false,
         }
     }
 
@@ -162,6 +164,7 @@ impl Node {
                     return Node::refuse("not empty");
                 }
                 self.cluster = Some(init.cluster);
+                self.created = init.create;
                 self.role = Role::Follower;
             }
             AdminCall::Fence(fence) => {
