@@ -4,13 +4,9 @@
 //! Followers pull from the leader every few milliseconds instead of being pushed to. There are no records, only positions.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
 use rdb_protocol::admin::{
     AdminRefusal, Done, Fence, Follow, Init, NextConfig, PeerAddress, Promote, Recruit, Reseed, Settle, StopWrites,
 };
@@ -19,171 +15,54 @@ use rdb_protocol::{Chain, ClusterId, ConfigPair, Epoch, Incarnation, Index, Memb
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::http;
-
-/// How often a follower pulls, and how long it waits for an answer.
-const PULL_PAUSE: Duration = Duration::from_millis(5);
-const PULL_TIMEOUT: Duration = Duration::from_millis(200);
+/// How long a follower waits for an answer, and how long a leader takes it for connected.
+pub(crate) const PULL_TIMEOUT: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Durable {
-    incarnation: Incarnation,
-    cluster: Option<ClusterId>,
-    promise: Promise,
-    led: Epoch,
-    config: Option<ConfigPair>,
-    flushed: Position,
-    committed: Index,
-    seeded: bool,
+pub(crate) struct Durable {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) promise: Promise,
+    pub(crate) led: Epoch,
+    pub(crate) config: Option<ConfigPair>,
+    pub(crate) flushed: Position,
+    pub(crate) committed: Index,
+    pub(crate) seeded: bool,
 }
 
-struct Node {
-    name: NodeName,
-    path: PathBuf,
-    boot: Incarnation,
-    durable: Durable,
-    leads: bool,
-    opened: bool,
-    open_at: Instant,
-    writes_stopped: bool,
-    settled: Option<SettleReport>,
-    followers: BTreeMap<Member, (Index, Instant)>,
-    heard: Option<Instant>,
-    peers: Vec<PeerAddress>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Pull {
-    member: Member,
-    epoch: Epoch,
-    position: Position,
+pub(crate) struct Node {
+    pub(crate) name: NodeName,
+    pub(crate) path: PathBuf,
+    pub(crate) boot: Incarnation,
+    pub(crate) durable: Durable,
+    pub(crate) leads: bool,
+    pub(crate) opened: bool,
+    pub(crate) open_at: Instant,
+    pub(crate) writes_stopped: bool,
+    pub(crate) settled: Option<SettleReport>,
+    pub(crate) followers: BTreeMap<Member, (Index, Instant)>,
+    pub(crate) heard: Option<Instant>,
+    pub(crate) peers: Vec<PeerAddress>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Pulled {
-    flushed: Position,
-    committed: Index,
-    config: Option<ConfigPair>,
+pub(crate) struct Pull {
+    pub(crate) member: Member,
+    pub(crate) epoch: Epoch,
+    pub(crate) position: Position,
 }
 
-type Shared = Arc<(Mutex<Node>, Condvar)>;
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Pulled {
+    pub(crate) flushed: Position,
+    pub(crate) committed: Index,
+    pub(crate) config: Option<ConfigPair>,
+}
+
 type Outcome = Result<serde_json::Value, AdminRefusal>;
 
-fn random() -> Incarnation {
+pub(crate) fn random() -> Incarnation {
     Incarnation(getrandom::u64().unwrap())
-}
-
-/// Runs until killed, with the arguments of the real node.
-pub(crate) fn run(arguments: &BTreeMap<String, String>) {
-    let data = PathBuf::from(&arguments["--data"]);
-    std::fs::create_dir_all(&data).unwrap();
-    let path = data.join("fake.json");
-    let durable = match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice(&text).unwrap(),
-        Err(_) => Durable { incarnation: random(), ..Durable::default() },
-    };
-    let node = Node {
-        name: NodeName::new(&arguments["--name"]).unwrap(),
-        path,
-        boot: random(),
-        durable,
-        leads: false,
-        opened: false,
-        open_at: Instant::now(),
-        writes_stopped: false,
-        settled: None,
-        followers: BTreeMap::new(),
-        heard: None,
-        peers: Vec::new(),
-    };
-    node.save();
-    let shared: Shared = Arc::new((Mutex::new(node), Condvar::new()));
-    let listener = TcpListener::bind(&arguments["--listen"]).unwrap();
-    let puller = Arc::clone(&shared);
-    std::thread::spawn(move || pull_forever(&puller));
-    for stream in listener.incoming().flatten() {
-        let shared = Arc::clone(&shared);
-        // A broken connection is the other side's business.
-        std::thread::spawn(move || drop(serve(stream, &shared)));
-    }
-}
-
-fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    while let Some(http::Request { path, body, .. }) = http::read(&mut reader)? {
-        if path == "/v1/status?watch" {
-            return stream_status(stream, shared);
-        }
-        let (lock, changed) = &**shared;
-        let outcome = {
-            let mut node = lock.lock();
-            let outcome = node.handle(&path, &body);
-            node.advance();
-            outcome
-        };
-        changed.notify_all();
-        let (status, answer) = match outcome {
-            Ok(answer) => (200, answer),
-            Err(refusal) => (409, serde_json::to_value(refusal).unwrap()),
-        };
-        http::answer(&mut stream, status, answer.to_string().as_bytes())?;
-    }
-    Ok(())
-}
-
-fn stream_status(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
-    write!(stream, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
-    let (lock, changed) = &**shared;
-    loop {
-        let mut line = {
-            let mut node = lock.lock();
-            node.advance();
-            serde_json::to_string(&node.status()).unwrap()
-        };
-        line.push('\n');
-        write!(stream, "{:x}\r\n{line}\r\n", line.len())?;
-        // Pulls change the state all the time; a line every few milliseconds is about what a node under load sends.
-        changed.wait_for(&mut lock.lock(), Duration::from_millis(50));
-    }
-}
-
-fn pull_forever(shared: &Shared) {
-    let agent = ureq::Agent::config_builder()
-        .timeout_global(Some(PULL_TIMEOUT))
-        .http_status_as_error(false)
-        .max_idle_connections(0)
-        .build()
-        .new_agent();
-    loop {
-        std::thread::park_timeout(PULL_PAUSE);
-        let (address, request) = {
-            let node = shared.0.lock();
-            let leader = node.durable.promise.leader.as_ref().filter(|_| !node.leads);
-            let address = leader.and_then(|leader| node.peers.iter().find(|peer| peer.name == leader.name));
-            let Some(address) = address.map(|peer| peer.address.clone()) else { continue };
-            let position = node.durable.flushed;
-            (address, Pull { member: node.member(), epoch: node.durable.promise.epoch, position })
-        };
-        let response = agent.post(format!("http://{address}/v1/fake/pull")).send_json(&request);
-        let Ok(mut response) = response else { continue };
-        let Ok(pulled) = response.body_mut().read_json::<Pulled>() else { continue };
-        let mut node = shared.0.lock();
-        if node.durable.promise.epoch != request.epoch || node.leads {
-            continue;
-        }
-        let fresh = node.durable.flushed != pulled.flushed || node.durable.committed != pulled.committed;
-        let fresh = fresh || node.durable.config != pulled.config || !node.durable.seeded;
-        node.heard = Some(Instant::now());
-        if fresh {
-            node.durable.flushed = pulled.flushed;
-            node.durable.committed = pulled.committed;
-            node.durable.config = pulled.config;
-            node.durable.seeded = true;
-            node.save();
-            shared.1.notify_all();
-        }
-    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, AdminRefusal> {
@@ -199,11 +78,11 @@ fn done() -> Outcome {
 }
 
 impl Node {
-    fn member(&self) -> Member {
+    pub(crate) fn member(&self) -> Member {
         Member { name: self.name.clone(), incarnation: self.durable.incarnation }
     }
 
-    fn save(&self) {
+    pub(crate) fn save(&self) {
         let temporary = self.path.with_extension("tmp");
         std::fs::write(&temporary, serde_json::to_vec(&self.durable).unwrap()).unwrap();
         std::fs::rename(&temporary, &self.path).unwrap();
@@ -228,7 +107,7 @@ impl Node {
         Ok(())
     }
 
-    fn handle(&mut self, path: &str, body: &[u8]) -> Outcome {
+    pub(crate) fn handle(&mut self, path: &str, body: &[u8]) -> Outcome {
         let outcome = match path.rsplit('/').next().unwrap_or_default() {
             "status" => Ok(serde_json::to_value(self.status()).unwrap()),
             "pull" => self.pulled(parse(body)?),
@@ -254,16 +133,23 @@ impl Node {
         if call.incarnation != self.durable.incarnation {
             return Err(state("another incarnation"));
         }
-        if self.durable.cluster.is_some_and(|cluster| cluster != call.cluster) {
-            return Err(state("of another cluster"));
+        // The first call decides whether it starts empty or waits for a seed.
+        match self.durable.cluster {
+            Some(cluster) if cluster != call.cluster => return Err(state("of another cluster")),
+            Some(_) => {}
+            None => {
+                self.durable.cluster = Some(call.cluster);
+                self.durable.seeded = call.create;
+            }
         }
-        self.durable.cluster = Some(call.cluster);
-        self.durable.seeded |= call.create;
         done()
     }
 
     fn fence(&mut self, call: Fence) -> Outcome {
         self.raise(call.epoch, None)?;
+        if !self.durable.seeded {
+            return Err(state("has no data yet"));
+        }
         let recruit = Recruit {
             epoch: call.epoch,
             member: self.member(),
@@ -364,7 +250,7 @@ impl Node {
     }
 
     /// Rules 3 and 13, for the last record.
-    fn advance(&mut self) {
+    pub(crate) fn advance(&mut self) {
         let Some(config) = self.durable.config.as_ref().filter(|_| self.leads) else { return };
         let last = self.durable.flushed.index;
         let holders = self.followers.iter().filter(|(_, (index, _))| *index >= last).map(|(member, _)| member.clone());
@@ -391,7 +277,7 @@ impl Node {
         }
     }
 
-    fn status(&self) -> NodeStatus {
+    pub(crate) fn status(&self) -> NodeStatus {
         let ms = |since: Instant| since.elapsed().as_millis() as u64;
         let last = self.durable.flushed.index;
         let progress = |(member, (index, at)): (&Member, &(Index, Instant))| FollowerProgress {

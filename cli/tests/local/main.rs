@@ -7,6 +7,7 @@
 
 mod cluster;
 mod fake_node;
+mod fake_server;
 #[path = "../support/http.rs"]
 mod http;
 mod scenarios;
@@ -18,7 +19,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if arguments.iter().any(|argument| argument == "--listen") {
         let pairs = arguments.chunks(2).filter_map(|pair| Some((pair.first()?.clone(), pair.get(1)?.clone())));
-        return fake_node::run(&pairs.collect::<BTreeMap<_, _>>());
+        return fake_server::run(&pairs.collect::<BTreeMap<_, _>>());
     }
     let word = arguments.iter().find(|argument| !argument.starts_with('-'));
     let chosen: Vec<_> =
