@@ -116,16 +116,3 @@ fn read_table(db: &Connection, name: String, kind: Kind, sql: String, without_ro
     let rowid = free.filter(|_| kind == Kind::Table && !without_rowid && !aliased);
     Ok(Table { name, kind, sql, columns, rowid })
 }
-
-impl Table {
-    /// Columns to read and to insert, the rowid first where it is data.
-    pub fn targets(&self, with_rowid: bool) -> Vec<String> {
-        let rowid = self.rowid.filter(|_| with_rowid).map(str::to_owned);
-        rowid.into_iter().chain(self.columns.iter().map(|column| quoted(column))).collect()
-    }
-
-    /// Reads all rows, in the order of their keys.
-    pub fn select(&self, with_rowid: bool) -> String {
-        format!("SELECT {} FROM main.{}", self.targets(with_rowid).join(", "), quoted(&self.name))
-    }
-}

@@ -74,11 +74,12 @@ fn write_table(db: &Connection, table: &Table, out: &mut dyn Write) -> Result<()
         }
         Kind::Table => writeln!(out, "{};", table.sql)?,
     }
-    let mut statement = db.prepare(&table.select(false))?;
+    let targets = table.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(",");
+    let mut statement = db.prepare(&format!("SELECT {targets} FROM main.{}", quoted(&table.name)))?;
     let mut rows = statement.query([])?;
     // Generated columns can't be inserted into, so then the columns have to be named.
     let named = table.sql.to_ascii_uppercase().contains(" AS ");
-    let columns = if named { format!("({})", table.targets(false).join(",")) } else { String::new() };
+    let columns = if named { format!("({targets})") } else { String::new() };
     while let Some(row) = rows.next()? {
         write!(out, "INSERT INTO {}{columns} VALUES(", quoted(&table.name))?;
         for column in 0..table.columns.len() {

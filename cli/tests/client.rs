@@ -19,6 +19,7 @@ use rdb_protocol::api::{
 };
 use rdb_protocol::{Epoch, Index};
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rusqlite::types::Value as Sql;
 use serde::Serialize;
 use serde_json::Value;
@@ -162,6 +163,7 @@ impl Api {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let db = Connection::open_in_memory().unwrap();
         db.execute_batch("PRAGMA foreign_keys=ON").unwrap();
+        db.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).unwrap();
         let server = Server { db, answers: BTreeMap::new(), faults: VecDeque::new(), batches: 0 };
         let server = Arc::new(Mutex::new(server));
         let shared = Arc::clone(&server);

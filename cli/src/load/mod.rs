@@ -8,9 +8,11 @@
 //! Foreign keys are always on in a cluster. Every batch defers them to its end, tables are made before rows where the file
 //! says that it does not care for the order, and a batch that still breaks a key is joined with what follows it.
 
+pub mod rows;
 pub mod sender;
 pub mod sqlite;
 pub mod text;
+pub mod virtual_table;
 
 use std::fs::File;
 use std::io::Read;
@@ -20,7 +22,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rdb_protocol::api::Statement;
+use rdb_protocol::api::{Args, Statement};
 
 use crate::args::LoadOptions;
 use crate::client::{Client, ClientError, Patience};
@@ -39,6 +41,18 @@ pub struct Unit {
     pub done: u64,
 }
 
+impl Unit {
+    /// Of one statement without arguments.
+    pub fn one(origin: String, sql: String, done: u64) -> Unit {
+        Unit { origin, statements: vec![Statement { sql, args: Args::default() }], done }
+    }
+}
+
+/// A statement without arguments.
+pub fn plain(sql: &str) -> Statement {
+    Statement { sql: sql.to_owned(), args: Args::default() }
+}
+
 /// Takes units one by one.
 pub type Sink<'a> = dyn FnMut(Unit) -> Result<(), LoadError> + 'a;
 
@@ -48,6 +62,8 @@ pub trait Source {
     fn total(&self) -> u64;
     /// Passes on all units in order. Twice the same if called twice.
     fn each(&mut self, sink: &mut Sink<'_>) -> Result<(), LoadError>;
+    /// What could not be loaded and is left to the user.
+    fn notes(&self) -> &[String];
 }
 
 /// Why a load stopped.
@@ -129,6 +145,9 @@ pub fn run(options: &LoadOptions) -> Result<ExitCode, Failure> {
     // The bar is wiped so that the outcome is what stays on the screen.
     bar.finish_and_clear();
     let statements = loaded?;
+    for note in source.notes() {
+        eprintln!("note: {note}");
+    }
     output::line(&format!("{} loaded", crate::text::count(statements, "statement")))?;
     Ok(ExitCode::SUCCESS)
 }

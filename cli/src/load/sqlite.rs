@@ -5,14 +5,10 @@
 
 use std::path::Path;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use rdb_protocol::api::{Args, Statement};
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OpenFlags, Row};
-use serde_json::{Value, json};
+use rusqlite::{Connection, OpenFlags};
 
-use super::{LoadError, Sink, Source, Unit};
+use super::{LoadError, Sink, Source, Unit, plain, rows, virtual_table};
 use crate::catalog::{Catalog, Kind, Table, quoted};
 use crate::dump::literal;
 
@@ -20,6 +16,7 @@ pub struct SqliteFile {
     db: Connection,
     catalog: Catalog,
     rows: u64,
+    notes: Vec<String>,
 }
 
 impl SqliteFile {
@@ -35,13 +32,13 @@ impl SqliteFile {
                 db.query_row(&format!("SELECT count(*) FROM main.{}", quoted(&table.name)), [], |row| row.get(0))?;
             rows += count.unsigned_abs();
         }
-        Ok(SqliteFile { db, catalog, rows })
+        Ok(SqliteFile { db, catalog, rows, notes: Vec::new() })
     }
 }
 
-/// Tables with rows of their own.
+/// Tables whose rows are copied as they are.
 fn stored(catalog: &Catalog) -> impl Iterator<Item = &Table> {
-    catalog.tables.iter().filter(|table| table.kind != Kind::Virtual)
+    catalog.tables.iter().filter(|table| table.kind == Kind::Table)
 }
 
 /// Depth first over foreign keys; a ring is broken where it is entered, and the deferred keys do the rest.
@@ -77,90 +74,54 @@ impl Source for SqliteFile {
     }
 
     fn each(&mut self, sink: &mut Sink<'_>) -> Result<(), LoadError> {
-        let mut one = |origin: &str, sql: String, done: u64| {
-            let statements = vec![Statement { sql, args: Args::default() }];
-            sink(Unit { origin: origin.to_owned(), statements, done })
-        };
-        if self.catalog.user_version != 0 {
-            one("user_version", format!("PRAGMA user_version={}", self.catalog.user_version), 0)?;
+        let catalog = &self.catalog;
+        for (pragma, value) in [("user_version", catalog.user_version), ("application_id", catalog.application_id)] {
+            if value != 0 {
+                sink(Unit::one(pragma.to_owned(), format!("PRAGMA {pragma}={value}"), 0))?;
+            }
         }
-        if self.catalog.application_id != 0 {
-            one("application_id", format!("PRAGMA application_id={}", self.catalog.application_id), 0)?;
-        }
-        for table in self.catalog.tables.iter().filter(|table| table.kind != Kind::Shadow) {
-            one(&format!("table {}", table.name), table.sql.clone(), 0)?;
+        for table in catalog.tables.iter().filter(|table| table.kind != Kind::Shadow) {
+            sink(Unit::one(format!("table {}", table.name), table.sql.clone(), 0))?;
         }
         let mut done = 0;
-        for table in stored(&self.catalog) {
-            self.rows_of(table, &mut done, sink)?;
-        }
-        for (table, counter) in &self.catalog.counters {
-            let name = literal(ValueRef::Text(table.as_bytes()));
-            let statements = [
-                format!("DELETE FROM sqlite_sequence WHERE name = {name}"),
-                format!("INSERT INTO sqlite_sequence VALUES({name}, {counter})"),
-            ];
-            let statements = statements.into_iter().map(|sql| Statement { sql, args: Args::default() }).collect();
-            sink(Unit { origin: format!("counter of {table}"), statements, done })?;
-        }
-        let analyze = self.catalog.analyzed.then(|| "ANALYZE".to_owned());
-        for sql in self.catalog.rest.iter().cloned().chain(analyze) {
-            let statements = vec![Statement { sql: sql.clone(), args: Args::default() }];
-            let origin: String = sql.chars().take(60).collect();
-            sink(Unit { origin, statements, done })?;
-        }
-        Ok(())
-    }
-}
-
-impl SqliteFile {
-    fn rows_of(&self, table: &Table, done: &mut u64, sink: &mut Sink<'_>) -> Result<(), LoadError> {
-        // A virtual table makes some rows of its shadow tables itself.
-        let verb = if table.kind == Kind::Shadow { "INSERT OR REPLACE" } else { "INSERT" };
-        let targets = table.targets(true);
-        let head = format!("{verb} INTO {}({}) VALUES", quoted(&table.name), targets.join(","));
-        let marks = vec!["?"; targets.len()].join(",");
-        let mut statement = self.db.prepare(&table.select(true))?;
-        let mut rows = statement.query([])?;
-        let mut number = 0u64;
-        while let Some(row) = rows.next()? {
-            number += 1;
-            *done += 1;
-            let statement = match bound(row, targets.len())? {
-                Some(values) => Statement { sql: format!("{head}({marks})"), args: Args::Positional(values) },
-                None => Statement { sql: format!("{head}({})", written(row, targets.len())?), args: Args::default() },
+        for table in stored(catalog) {
+            let rowid: Vec<&str> = table.rowid.into_iter().collect();
+            let mut count = || {
+                done += 1;
+                done
             };
-            let origin = format!("row {number} of {}", table.name);
-            sink(Unit { origin, statements: vec![statement], done: *done })?;
+            rows::each(&self.db, table, &rowid, &mut count, sink)?;
+        }
+        for table in catalog.tables.iter().filter(|table| table.kind == Kind::Virtual) {
+            self.notes.extend(virtual_table::each_row(&self.db, table, &mut || done, sink)?);
+        }
+        for (table, counter) in &catalog.counters {
+            let name = literal(ValueRef::Text(table.as_bytes()));
+            let forget = format!("DELETE FROM sqlite_sequence WHERE name = {name}");
+            let mut unit = Unit::one(format!("counter of {table}"), forget, done);
+            unit.statements.push(plain(&format!("INSERT INTO sqlite_sequence VALUES({name}, {counter})")));
+            sink(unit)?;
+        }
+        let analyze = catalog.analyzed.then(|| "ANALYZE".to_owned());
+        for sql in catalog.rest.iter().cloned().chain(analyze) {
+            let origin: String = sql.chars().take(60).collect();
+            sink(Unit::one(origin, sql, done))?;
         }
         Ok(())
     }
-}
 
-/// The row as JSON arguments; `None` if it has a value that JSON can't carry.
-fn bound(row: &Row<'_>, columns: usize) -> rusqlite::Result<Option<Vec<Value>>> {
-    (0..columns).map(|column| row.get_ref(column).map(json_value)).collect()
-}
-
-fn json_value(value: ValueRef<'_>) -> Option<Value> {
-    match value {
-        ValueRef::Null => Some(Value::Null),
-        ValueRef::Integer(number) => Some(json!(number)),
-        ValueRef::Real(number) => serde_json::Number::from_f64(number).map(Value::Number),
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok().map(Value::from),
-        ValueRef::Blob(bytes) => Some(json!({ "base64": STANDARD.encode(bytes) })),
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
-}
-
-/// The row as SQL literals.
-fn written(row: &Row<'_>, columns: usize) -> rusqlite::Result<String> {
-    let literals = (0..columns).map(|column| row.get_ref(column).map(literal));
-    Ok(literals.collect::<rusqlite::Result<Vec<String>>>()?.join(","))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use rdb_protocol::api::{Args, Statement};
+    use serde_json::Value;
 
     const FILE: &str = "
         CREATE TABLE child(id INTEGER PRIMARY KEY AUTOINCREMENT, p REFERENCES parent(k));

@@ -8,7 +8,7 @@
 //! | pragmas | nothing, but for `user_version` and `application_id` |
 //! | VACUUM, ANALYZE of the schema, rows of `sqlite_stat…` | nothing; one ANALYZE at the end |
 //! | a schema row of a virtual table | its CREATE VIRTUAL TABLE |
-//! | rows of its shadow tables | the same with OR REPLACE: some rows are made with the table |
+//! | its shadow tables and their rows | nothing at first: they are put together in a temporary database, and the rows of the virtual table are read from there at the end ([`super::virtual_table`]) |
 //! | DELETE FROM sqlite_sequence | nothing: other tables may have counters too |
 //! | rows of sqlite_sequence | the same after a DELETE of just that counter |
 //! | anything about `_rdb_…` | nothing: it is the old cluster's |
@@ -17,10 +17,11 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use rdb_protocol::api::{Args, Statement};
+use rdb_protocol::api::Statement;
+use rusqlite::Connection;
 
-use super::{LoadError, Sink, Source, Unit};
-use crate::catalog::is_internal;
+use super::{LoadError, Sink, Source, Unit, plain, virtual_table};
+use crate::catalog::{Catalog, Kind, is_internal};
 use crate::script::{Located, Script, unquote, words};
 
 /// A file with SQL text.
@@ -29,12 +30,13 @@ pub struct SqlText {
     bytes: u64,
     /// It says that foreign keys are off and has some: tables come first then.
     tables_first: bool,
+    notes: Vec<String>,
 }
 
 impl SqlText {
     /// Reads through the file once, so that text that can't be read is found before anything is loaded.
     pub fn open(path: &Path) -> Result<SqlText, LoadError> {
-        let mut text = SqlText { path: path.to_owned(), bytes: 0, tables_first: false };
+        let mut text = SqlText { path: path.to_owned(), bytes: 0, tables_first: false, notes: Vec::new() };
         let (mut keys_off, mut references) = (false, false);
         for statement in text.read()? {
             let statement = statement?;
@@ -76,11 +78,20 @@ impl Source for SqlText {
                 translation.pass_on(&statement, statement.end, sink)?;
             }
         }
+        if let Some(rebuilt) = &translation.rebuilt {
+            let catalog = Catalog::read(rebuilt)?;
+            for table in catalog.tables.iter().filter(|table| table.kind == Kind::Virtual) {
+                self.notes.extend(virtual_table::each_row(rebuilt, table, &mut || self.bytes, sink)?);
+            }
+        }
         if translation.analyze {
-            let statements = vec![plain("ANALYZE")];
-            sink(Unit { origin: "statistics".to_owned(), statements, done: self.bytes })?;
+            sink(Unit::one("statistics".to_owned(), "ANALYZE".to_owned(), self.bytes))?;
         }
         Ok(())
+    }
+
+    fn notes(&self) -> &[String] {
+        &self.notes
     }
 }
 
@@ -90,15 +101,13 @@ fn is_plain_table(sql: &str) -> bool {
     matches!(head.as_slice(), [create, table, _, open] if create == "CREATE" && table == "TABLE" && open == "(")
 }
 
-fn plain(sql: &str) -> Statement {
-    Statement { sql: sql.to_owned(), args: Args::default() }
-}
-
 /// What has been seen so far that later statements depend on.
 #[derive(Default)]
 pub struct Translation {
     /// Virtual tables that were made from schema rows.
     virtual_tables: Vec<String>,
+    /// They and their shadow tables.
+    rebuilt: Option<Connection>,
     analyze: bool,
 }
 
@@ -153,13 +162,26 @@ impl Translation {
             return Ok(Vec::new());
         }
         if self.is_shadow(&lower) {
-            // Its table comes with the virtual one.
-            let rest = sql.trim_start();
-            let rows =
-                rest.get(..6).filter(|word| word.eq_ignore_ascii_case("INSERT") && upper.get(1) == Some(&"INTO"));
-            return Ok(rows.map(|_| plain(&format!("INSERT OR REPLACE{}", &rest[6..]))).into_iter().collect());
+            // Its table, and some of its rows, come with the virtual one.
+            let rows = sql.trim_start();
+            if inserts && upper.get(1) == Some(&"INTO") {
+                self.rebuild(&format!("INSERT OR REPLACE{}", rows.get(6..).unwrap_or_default()))?;
+            }
+            return Ok(Vec::new());
         }
         Ok(vec![plain(sql)])
+    }
+
+    /// In a temporary database on disk, for an index may be large; it goes with its connection.
+    fn rebuild(&mut self, sql: &str) -> Result<(), String> {
+        let failed = |error: rusqlite::Error| format!("the virtual table can't be put together: {error}");
+        if self.rebuilt.is_none() {
+            let db = Connection::open("").map_err(failed)?;
+            // Nothing of it is to survive a crash, and one transaction is much faster than one for each row.
+            db.execute_batch("PRAGMA synchronous=OFF; BEGIN").map_err(failed)?;
+            self.rebuilt = Some(db);
+        }
+        self.rebuilt.iter().try_for_each(|db| db.execute_batch(sql)).map_err(failed)
     }
 
     fn is_shadow(&self, table: &str) -> bool {
@@ -178,6 +200,7 @@ impl Translation {
         match (texts.get(1), create) {
             (Some(name), Some(create)) => {
                 self.virtual_tables.push(name.to_ascii_lowercase());
+                self.rebuild(create)?;
                 Ok(vec![plain(create)])
             }
             _ => Err("writes to the schema table are refused; only those that make a virtual table are understood"
@@ -255,43 +278,57 @@ mod tests {
         assert_eq!(translated(&dump), ["INSERT INTO t VALUES('_rdb_x');"]);
     }
 
-    /// A full-text table dumped, translated and loaded into another database finds the same.
+    /// Full-text tables dumped, translated and loaded into another database find the same.
     #[test]
-    fn a_virtual_table_survives() {
+    fn virtual_tables_survive() {
         let old = rusqlite::Connection::open_in_memory().unwrap();
-        old.execute_batch("CREATE VIRTUAL TABLE f USING fts5(a); INSERT INTO f VALUES('one two'),('two three');")
-            .unwrap();
+        old.execute_batch(
+            "CREATE VIRTUAL TABLE f USING fts5(a); INSERT INTO f VALUES('one two'),('two three');
+             CREATE TABLE docs(id INTEGER PRIMARY KEY, t); INSERT INTO docs VALUES(7, 'red apple');
+             CREATE VIRTUAL TABLE x USING fts5(t, content='docs', content_rowid='id');
+             INSERT INTO x(x) VALUES('rebuild');
+             CREATE VIRTUAL TABLE area USING rtree(id, x0, x1); INSERT INTO area VALUES(5, 1.0, 2.0);",
+        )
+        .unwrap();
         let mut dump = Vec::new();
         crate::dump::write(&old, None, &mut dump).unwrap();
         let new = rusqlite::Connection::open_in_memory().unwrap();
-        new.execute_batch("BEGIN").unwrap();
-        let mut translation = Translation::default();
-        for statement in Script::new(dump.as_slice()) {
-            for translated in translation.translate(&statement.unwrap().sql).unwrap() {
-                new.execute_batch(&translated.sql).unwrap();
+        new.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true).unwrap();
+        each_unit(std::str::from_utf8(&dump).unwrap(), |unit| {
+            for statement in unit.statements {
+                let rdb_protocol::api::Args::Positional(args) = statement.args else { panic!() };
+                let value = |value: serde_json::Value| match value {
+                    serde_json::Value::String(text) => rusqlite::types::Value::Text(text),
+                    number => number.as_i64().map_or_else(|| number.as_f64().unwrap().into(), Into::into),
+                };
+                new.execute(&statement.sql, rusqlite::params_from_iter(args.into_iter().map(value))).unwrap();
             }
-        }
-        new.execute_batch("COMMIT").unwrap();
-        let found = |word: &str| -> i64 {
-            new.query_row("SELECT count(*) FROM f WHERE f MATCH ?", [word], |row| row.get(0)).unwrap()
-        };
-        assert_eq!((found("two"), found("three"), found("none")), (2, 1, 0));
+        });
+        let found = |sql: &str| -> i64 { new.query_row(sql, [], |row| row.get(0)).unwrap() };
+        assert_eq!(found("SELECT count(*) FROM f WHERE f MATCH 'two'"), 2);
+        assert_eq!(found("SELECT rowid FROM x WHERE x MATCH 'apple'"), 7);
+        assert_eq!(found("SELECT id FROM area WHERE x0 < 1.5"), 5);
         new.execute_batch("INSERT INTO f VALUES('two four'); INSERT INTO f(f) VALUES('integrity-check');").unwrap();
-        assert_eq!(found("two"), 3);
     }
 
-    fn units(text: &str) -> Vec<String> {
+    fn each_unit(text: &str, mut take: impl FnMut(Unit)) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("dump.sql");
         std::fs::write(&path, text).unwrap();
-        let mut all = Vec::new();
         let mut source = SqlText::open(&path).unwrap();
         source
             .each(&mut |unit| {
-                all.extend(unit.statements.into_iter().map(|statement| format!("{}: {}", unit.origin, statement.sql)));
+                take(unit);
                 Ok(())
             })
             .unwrap();
+    }
+
+    fn units(text: &str) -> Vec<String> {
+        let mut all = Vec::new();
+        each_unit(text, |unit| {
+            all.extend(unit.statements.into_iter().map(|statement| format!("{}: {}", unit.origin, statement.sql)));
+        });
         all
     }
 
