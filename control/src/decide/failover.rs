@@ -6,7 +6,7 @@ use super::detect::{Failure, Health, leader_health};
 use super::draft::Draft;
 use super::elect::{self, missing_sentence};
 use super::view::View;
-use crate::status::Receipt;
+use crate::status::{Reason, Receipt};
 
 /// However often leaders die, the next failover is held back no longer than this.
 const MAX_BACKOFF: Duration = Duration::from_secs(600);
@@ -23,7 +23,7 @@ pub(super) fn watch(view: &View, draft: &mut Draft) -> bool {
     };
     draft.leaderless = true;
     match held_back(view, draft, &failure) {
-        Some(why) => draft.block(format!("{}. No failover is started: {why}", sentence_start(&failure.evidence))),
+        Some(why) => draft.block(format!("The leader is lost: {}. No failover is started: {why}", failure.evidence)),
         None => elect::start(view, draft, &failure, switchover_target(view)),
     }
     true
@@ -31,11 +31,6 @@ pub(super) fn watch(view: &View, draft: &mut Draft) -> bool {
 
 fn switchover_target(view: &View) -> Option<rdb_protocol::NodeName> {
     view.status().switchover.as_ref().map(|switchover| switchover.target.clone())
-}
-
-fn sentence_start(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Why no election may start now.
@@ -65,10 +60,11 @@ fn held_back(view: &View, draft: &mut Draft, failure: &Failure) -> Option<String
 /// in reach, or losing records is permitted.
 fn no_candidate(view: &View, failure: &Failure) -> Option<String> {
     let config = view.status().config.as_ref()?;
-    let mut have = view.likely_recruits();
-    if matches!(failure.reason, crate::status::Reason::NoProgress) {
-        view.status().leader.as_ref().map(|leader| have.remove(leader));
+    if failure.reason == Reason::NoProgress {
+        // Its evidence says that others could commit.
+        return None;
     }
+    let have = view.likely_recruits();
     let leader = view.status().leader.as_ref();
     let counted = have.iter().any(|member| config.counts(member) || leader == Some(member));
     let permitted = counted && (view.loss_allowed() || view.loss_accepted());

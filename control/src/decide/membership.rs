@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rdb_protocol::{Epoch, NodeName};
 use rdb_protocol::admin::{Follow, Init, Reseed};
 use rdb_protocol::status::{NodeState, NodeStatus, Role};
+use rdb_protocol::{Epoch, NodeName};
 
 use super::draft::{AfterDone, Draft};
 use super::open::peers;
