@@ -83,7 +83,7 @@ impl Authorizer {
     pub(crate) fn install(connection: &mut Connection) -> rusqlite::Result<Arc<Authorizer>> {
         let authorizer = Arc::new(Authorizer::default());
         let shared = Arc::clone(&authorizer);
-        connection.authorizer(Some(move |context: AuthContext<'_>| shared.decide(&context.action)))?;
+        connection.authorizer(Some(move |context: AuthContext<'_>| shared.decide(&context)))?;
         Ok(authorizer)
     }
 
@@ -110,11 +110,17 @@ impl Authorizer {
         self.denial.lock().take()
     }
 
-    fn decide(&self, action: &AuthAction<'_>) -> Authorization {
+    fn decide(&self, context: &AuthContext<'_>) -> Authorization {
         if self.internal.load(Ordering::Relaxed) {
             return Authorization::Allow;
         }
-        match check(action) {
+        // Temporary objects can be made without the word: CREATE TABLE temp.t.
+        let temporary = context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp"));
+        match check(&context.action) {
+            Ok(effects) if temporary && effects & Effects::SCHEMA != 0 => {
+                *self.denial.lock() = Some(temporary_object());
+                Authorization::Deny
+            }
             Ok(effects) => {
                 self.effects.fetch_or(effects, Ordering::Relaxed);
                 Authorization::Allow
@@ -172,10 +178,7 @@ fn check(action: &AuthAction<'_>) -> Result<u8, Denial> {
         | A::DropTempIndex { .. }
         | A::DropTempTable { .. }
         | A::DropTempTrigger { .. }
-        | A::DropTempView { .. } => Err(Denial::new(
-            "temporary tables, views and triggers are not allowed",
-            "they would exist in one node's connection only; use an ordinary table",
-        )),
+        | A::DropTempView { .. } => Err(temporary_object()),
         A::Unknown { arg1, arg2, .. } => names(&[arg1.unwrap_or(""), arg2.unwrap_or("")], 0),
         _ => Err(Denial::new("this kind of statement is not allowed", "")),
     }
@@ -204,7 +207,14 @@ fn pragma(name: &str, value: Option<&str>) -> Result<u8, Denial> {
     }
 }
 
-pub(crate) fn transaction_control() -> Denial {
+fn temporary_object() -> Denial {
+    Denial::new(
+        "temporary tables, views and triggers are not allowed",
+        "they would exist in one node's connection only; use an ordinary table",
+    )
+}
+
+fn transaction_control() -> Denial {
     Denial::new("BEGIN, COMMIT, ROLLBACK and SAVEPOINT are not allowed", BATCH_HINT)
 }
 

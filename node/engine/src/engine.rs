@@ -1,6 +1,7 @@
 //! The database of a node and the roles that are handed out for it.
 
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,6 +141,7 @@ impl Engine {
         if !options.path.exists() {
             return Err(EngineError::Missing(options.path.display().to_string()));
         }
+        check_header(&options.path)?;
         let plain = connection::internal(&options.path, SMALL_CACHE)?;
         let page_size = check_file(&plain, &options.path)?;
         let position = PositionReader::new(plain.db).map_err(|error| internal_error("reading the position", &error))?;
@@ -255,15 +257,24 @@ fn check_build() -> Result<(), EngineError> {
     Ok(())
 }
 
+/// A file that SQLite would not take, said before it tries.
+fn check_header(path: &Path) -> Result<(), EngineError> {
+    let mut header = [0; 16];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+            return Err(io("reading the database", &error));
+        }
+        Ok(()) if header == *b"SQLite format 3\0" => return Ok(()),
+        _ => {}
+    }
+    Err(EngineError::Foreign { path: path.display().to_string(), why: "it is not a SQLite database".to_owned() })
+}
+
 /// Checks that the file is a database of ours and gives its page size.
 fn check_file(plain: &Plain, path: &Path) -> Result<u32, EngineError> {
     let foreign = |why: String| EngineError::Foreign { path: path.display().to_string(), why };
-    let reading = |error| match &error {
-        rusqlite::Error::SqliteFailure(failure, _) if failure.code == ffi::ErrorCode::NotADatabase => {
-            foreign("it is not a SQLite database".to_owned())
-        }
-        _ => sqlite("reading the database", error),
-    };
+    let reading = |error| sqlite("reading the database", error);
     match internal::format(&plain.connection).map_err(reading)? {
         Some(internal::FORMAT) => {}
         Some(newer) => return Err(foreign(format!("its internal tables have version {newer}: upgrade this node"))),
