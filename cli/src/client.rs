@@ -19,9 +19,14 @@ use crate::clock;
 /// Nodes are near; a connection that takes longer is to a dead one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Longest time that a request may take: well above any deadline that a node accepts by default (5 s), so that the node's
-/// own answer, which knows more than a broken connection does, comes first.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A node says at once how it is, or is in no state to.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// For the first byte of a download.
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What an answer may take on top of the deadline that the node keeps.
+pub const MARGIN: Duration = Duration::from_secs(1);
 
 /// Largest answer that is read; twice the largest default result (`access.maxResultSize`), which JSON may make longer.
 const MAX_ANSWER_BYTES: u64 = 128 << 20;
@@ -66,6 +71,14 @@ impl ClientError {
         }
     }
 
+    /// Of a read there is no outcome to wonder about.
+    fn harmless(self) -> ClientError {
+        match self {
+            ClientError::Transport { url, message, .. } => ClientError::Transport { url, message, sent: false },
+            other => other,
+        }
+    }
+
     /// Could the same request, sent again with its key a little later, end otherwise? A statement that ran into its
     /// deadline would only do so again.
     fn may_pass(&self, unreachable: bool) -> bool {
@@ -89,6 +102,8 @@ impl ClientError {
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     pub total: Duration,
+    /// For the answer to one attempt: longer than the node's own deadline, whose answer says more than silence does.
+    pub answer: Duration,
     /// Also while no node can be reached at all.
     pub unreachable: bool,
 }
@@ -114,7 +129,7 @@ impl Client {
             return Err(ClientError::Config("no URL given".to_owned()));
         }
         let token = token_file.map(read_token).transpose()?;
-        Ok(Client { agent: agent(REQUEST_TIMEOUT), endpoints, current: Cell::new(0), token })
+        Ok(Client { agent: agent(DOWNLOAD_TIMEOUT), endpoints, current: Cell::new(0), token })
     }
 
     pub fn endpoints(&self) -> &[String] {
@@ -122,15 +137,16 @@ impl Client {
     }
 
     /// `POST`s JSON. Only a request that surely was not sent goes on to the next endpoint.
-    pub fn post<B: Serialize, A: DeserializeOwned>(
+    fn post<B: Serialize, A: DeserializeOwned>(
         &self,
         path: &str,
         body: &B,
         key: Option<&str>,
+        answer_within: Duration,
     ) -> Result<A, ClientError> {
         self.first_reachable(|base| {
             let url = format!("{base}{path}");
-            let mut request = self.agent.post(&url);
+            let mut request = self.agent.post(&url).config().timeout_recv_response(Some(answer_within)).build();
             if let Some(token) = &self.token {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
@@ -139,6 +155,24 @@ impl Client {
             }
             answer(&url, request.send_json(body))
         })
+    }
+
+    /// `POST`s a read, which may be sent as often as needed: to every endpoint until one answers.
+    pub fn post_read<B: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+        answer_within: Duration,
+    ) -> Result<A, ClientError> {
+        let mut last = None;
+        for _ in 0..self.endpoints.len() {
+            match self.post(path, body, None, answer_within) {
+                // It may have arrived somewhere, which does no harm; `post` has gone on to another endpoint.
+                Err(error @ ClientError::Transport { sent: true, .. }) => last = Some(error.harmless()),
+                other => return other,
+            }
+        }
+        Err(last.unwrap_or_else(|| ClientError::Config("no URL given".to_owned())))
     }
 
     /// `POST`s with an idempotency key until there is an answer that sending it again can't change, or `patience` ends.
@@ -155,7 +189,7 @@ impl Client {
         // Once one attempt may have arrived, a later one that surely did not says nothing about the first.
         let mut doubtful: Option<ClientError> = None;
         loop {
-            let error = match self.post(path, body, Some(key)) {
+            let error = match self.post(path, body, Some(key), patience.answer) {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -173,18 +207,11 @@ impl Client {
         }
     }
 
-    /// `GET`s JSON.
-    pub fn get<A: DeserializeOwned>(&self, path: &str) -> Result<A, ClientError> {
-        self.first_reachable(|base| {
-            let url = format!("{base}{path}");
-            answer(&url, self.get_request(&url).call())
-        })
-    }
-
     /// The node's status, from exactly this base URL.
     pub fn status_of(&self, base: &str) -> Result<NodeStatus, ClientError> {
         let url = format!("{}/v1/status", base_url(base));
-        answer(&url, self.get_request(&url).call())
+        let request = self.get_request(&url).config().timeout_recv_response(Some(STATUS_TIMEOUT)).build();
+        answer(&url, request.call())
     }
 
     /// Copies the body of a `GET`, however long, to `sink`.
@@ -328,7 +355,8 @@ mod tests {
         // A port that was just free: bound and released.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let client = Client::new(&format!("127.0.0.1:{port}"), None).unwrap();
-        let error = client.post::<_, serde_json::Value>("/v1/execute", &serde_json::json!({}), None).unwrap_err();
+        let error =
+            client.post::<_, serde_json::Value>("/v1/execute", &serde_json::json!({}), None, MARGIN).unwrap_err();
         assert_eq!((error.retry(), error.exit_code()), (Retry::Safe, 3), "{error}");
     }
 
@@ -341,7 +369,8 @@ mod tests {
             let _ = stream.read(&mut [0; 16]);
         });
         let client = Client::new(&address.to_string(), None).unwrap();
-        let error = client.post::<_, serde_json::Value>("/v1/execute", &serde_json::json!({}), None).unwrap_err();
+        let error =
+            client.post::<_, serde_json::Value>("/v1/execute", &serde_json::json!({}), None, MARGIN).unwrap_err();
         server.join().unwrap();
         assert_eq!((error.retry(), error.exit_code()), (Retry::WithKey, 4), "{error}");
     }

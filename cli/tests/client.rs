@@ -327,3 +327,15 @@ fn an_unreachable_node_and_a_bad_token_file_are_told_apart() {
     assert_eq!(rdb(&["status", &url, "--token-file", "/does/not/exist"]).status.code(), Some(1));
     assert_eq!(rdb(&["sql"]).status.code(), Some(2));
 }
+
+#[test]
+fn a_frozen_node_does_not_hold_up_a_client_that_knows_another() {
+    let api = Api::new();
+    // It completes handshakes, as a stopped process does, and nothing else.
+    let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
+    let urls = format!("http://{},{}", frozen.local_addr().unwrap(), api.url);
+    let sql = "CREATE TABLE t(a); INSERT INTO t VALUES(7); SELECT a FROM t";
+    let mut rdb = Command::new(env!("CARGO_BIN_EXE_rdb"));
+    let output = rdb.args(["sql", &urls, sql, "--deadline-ms", "100", "--mode", "json"]).output().unwrap();
+    assert_eq!(out(&output), "[{\"a\":7}]\n", "{}", err(&output));
+}

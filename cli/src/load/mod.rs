@@ -25,7 +25,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rdb_protocol::api::{Args, Statement};
 
 use crate::args::LoadOptions;
-use crate::client::{Client, ClientError, Patience};
+use crate::client::{Client, ClientError};
 use crate::script::ScriptError;
 use crate::{Failure, output};
 
@@ -130,7 +130,7 @@ impl FromStr for Resume {
 
 pub fn run(options: &LoadOptions) -> Result<ExitCode, Failure> {
     let client = Client::new(&options.target.url, options.target.token_file.as_deref())?;
-    let patience = Patience { total: Duration::from_secs(options.patience), unreachable: true };
+    let patience = Duration::from_secs(options.patience);
     let resume = options.resume.as_deref().map(Resume::from_str).transpose().map_err(Failure::Other)?;
     let mut sender = match resume {
         Some(resume) => Sender::resumed(&client, patience, resume),

@@ -5,11 +5,12 @@
 //! content has a key of its own, and a repeated attempt the same key.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use rdb_protocol::api::{Args, BatchRequest, BatchResponse, ErrorCode, Statement};
 
 use super::{LoadError, Resume, Source, Unit};
-use crate::client::{Client, ClientError, Patience};
+use crate::client::{Client, ClientError, MARGIN, Patience};
 
 /// Units in a batch, and their bytes: large enough that the round trips and flushes of a batch are a small part of its cost,
 /// small enough that one takes some ten milliseconds and other writers get their turn.
@@ -20,12 +21,14 @@ const BATCH_BYTES: usize = 1 << 20;
 /// default request, since JSON adds to what is counted here.
 const JOINED_BYTES: usize = 12 << 20;
 
-/// Longest that one batch may run in the node. The default (5 s) is for interactive use; a large joined batch takes longer.
-const BATCH_DEADLINE_MS: u64 = 60_000;
+/// Longest that one batch may run in the node: far more than it takes, and not so long that a load hangs on a node that does
+/// not answer. A joined batch is up to twelve times larger.
+const BATCH_DEADLINE: Duration = Duration::from_secs(10);
+const JOINED_DEADLINE: Duration = Duration::from_secs(60);
 
 pub struct Sender<'a> {
     client: &'a Client,
-    patience: Patience,
+    patience: Duration,
     id: String,
     sequence: u64,
     /// Number of the first unit in `pending`, and of the first that is sent at all.
@@ -41,7 +44,7 @@ pub struct Sender<'a> {
 
 impl<'a> Sender<'a> {
     /// Sends from unit `first` on.
-    pub fn new(client: &'a Client, patience: Patience, id: String, first: u64) -> Sender<'a> {
+    pub fn new(client: &'a Client, patience: Duration, id: String, first: u64) -> Sender<'a> {
         Sender {
             client,
             patience,
@@ -57,7 +60,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Sends the batch again that was under way, then the rest.
-    pub fn resumed(client: &'a Client, patience: Patience, resume: Resume) -> Sender<'a> {
+    pub fn resumed(client: &'a Client, patience: Duration, resume: Resume) -> Sender<'a> {
         let sender = Sender::new(client, patience, resume.client, resume.first);
         Sender { sequence: resume.sequence, target: resume.units, exact: true, ..sender }
     }
@@ -98,9 +101,11 @@ impl<'a> Sender<'a> {
         let statements = batch.iter().flat_map(|unit| &unit.statements).cloned();
         let statements: Vec<Statement> = std::iter::once(defer).chain(statements).collect();
         let sent = (statements.len() - 1) as u64;
-        let request = BatchRequest { statements, deadline_ms: Some(BATCH_DEADLINE_MS) };
+        let deadline = if units > BATCH_UNITS { JOINED_DEADLINE } else { BATCH_DEADLINE };
+        let request = BatchRequest { statements, deadline_ms: Some(deadline.as_millis() as u64) };
+        let patience = Patience { total: self.patience, answer: deadline + MARGIN, unreachable: true };
         let key = format!("{}:{}", self.id, self.sequence);
-        match self.client.post_once::<_, BatchResponse>("/v1/batch", &request, &key, self.patience) {
+        match self.client.post_once::<_, BatchResponse>("/v1/batch", &request, &key, patience) {
             Ok(_) => {
                 progress(batch.last().map_or(0, |unit| unit.done));
                 self.sent(units, sent);

@@ -12,11 +12,15 @@ use rdb_protocol::api::{
 };
 
 use crate::args::{ReadLevel, SqlOptions};
-use crate::client::{Client, ClientError, Patience};
+use crate::client::{Client, ClientError, MARGIN, Patience};
 use crate::script::words;
 
-/// A failover takes a second or two; who types waits no longer than this for one that does not come.
-const PATIENCE: Patience = Patience { total: Duration::from_secs(10), unreachable: false };
+/// A failover takes a second or two, or as many as detectionTimeout says; who types waits no longer than this for one that
+/// does not come.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The default of `access.transactionTimeout`, which holds where no deadline is given.
+const DEFAULT_DEADLINE_MS: u64 = 5000;
 
 /// Words with which a statement begins that is surely or probably only a read. If it is not, the node says so before it
 /// runs anything, and the statement is sent as a write.
@@ -107,7 +111,7 @@ impl<'a> Session<'a> {
             max_staleness_ms: (consistency == Consistency::Bounded).then_some(self.max_staleness_ms),
             deadline_ms: self.deadline_ms,
         };
-        let answer: ExecuteResponse = self.client.post("/v1/query", &request, None)?;
+        let answer: ExecuteResponse = self.client.post_read("/v1/query", &request, self.patience().answer)?;
         self.saw(answer.position);
         Ok(answer.result)
     }
@@ -115,7 +119,7 @@ impl<'a> Session<'a> {
     fn execute(&mut self, sql: &str) -> Result<StatementResult, ClientError> {
         let request = ExecuteRequest { sql: sql.to_owned(), args: Args::default(), deadline_ms: self.deadline_ms };
         let key = self.next_key();
-        let answer: ExecuteResponse = self.client.post_once("/v1/execute", &request, &key, PATIENCE)?;
+        let answer: ExecuteResponse = self.client.post_once("/v1/execute", &request, &key, self.patience())?;
         self.saw(answer.position);
         Ok(answer.result)
     }
@@ -126,9 +130,14 @@ impl<'a> Session<'a> {
         }
         let request = BatchRequest { statements, deadline_ms: self.deadline_ms };
         let key = self.next_key();
-        let answer: BatchResponse = self.client.post_once("/v1/batch", &request, &key, PATIENCE)?;
+        let answer: BatchResponse = self.client.post_once("/v1/batch", &request, &key, self.patience())?;
         self.saw(answer.position);
         Ok(answer.results)
+    }
+
+    fn patience(&self) -> Patience {
+        let answer = Duration::from_millis(self.deadline_ms.unwrap_or(DEFAULT_DEADLINE_MS)) + MARGIN;
+        Patience { total: PATIENCE.max(answer), answer, unreachable: false }
     }
 
     fn next_key(&mut self) -> String {
