@@ -32,7 +32,8 @@ pub struct Cluster {
     pub(crate) lease_duration: Duration,
     pub(crate) progress_timeout: Duration,
     pub(crate) cooldown: Duration,
-    pub(crate) data_loss: DataLoss,
+    /// `None` = as the mode implies.
+    pub(crate) data_loss: Option<DataLoss>,
     pub(crate) maintenance: Maintenance,
     pub(crate) settings: NodeSettings,
 }
@@ -104,10 +105,6 @@ impl Cluster {
         check(lease < detection, "failover.leaseDuration", || {
             format!("{} is not less than detectionTimeout, {}", failover.lease_duration, failover.detection_timeout)
         })?;
-        let data_loss = match replication.mode {
-            Mode::Async => DataLoss::Allow,
-            Mode::SemiSync | Mode::Sync => DataLoss::Refuse,
-        };
         Ok(Cluster {
             name: name.to_owned(),
             instances,
@@ -135,7 +132,7 @@ impl Cluster {
                 "failover.progressTimeout",
             )?,
             cooldown: span(failover.cooldown, Span::from_secs(0), Span::from_secs(3600), "failover.cooldown")?,
-            data_loss: failover.data_loss.unwrap_or(data_loss),
+            data_loss: failover.data_loss,
             maintenance: maintenance(spec)?,
             settings: settings(spec),
         })

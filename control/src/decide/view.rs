@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use rdb_protocol::settings::Mode;
 use rdb_protocol::status::{FollowerProgress, NodeState, NodeStatus, Role};
 use rdb_protocol::{ClusterConfig, Epoch, Index, Member, NodeName};
 
@@ -159,9 +160,17 @@ impl<'a> View<'a> {
         status.has_leader() && status.opened.is_some_and(|opened| opened.epoch == status.epoch)
     }
 
-    /// The spec allows elections that may lose acknowledged records.
+    /// The spec allows elections that may lose acknowledged records. What the mode `async` implies holds only while no
+    /// standing config asks for followers' copies: on the way from or to another mode the stricter one counts.
     pub(super) fn loss_allowed(&self) -> bool {
-        self.cluster.data_loss == DataLoss::Allow
+        match self.cluster.data_loss {
+            Some(explicit) => explicit == DataLoss::Allow,
+            None => {
+                let config = self.status().config.as_ref();
+                self.cluster.mode == Mode::Async
+                    && config.is_some_and(|config| config.standing().all(|standing| standing.acks == 0))
+            }
+        }
     }
 
     /// A person permitted it for the present epoch.
