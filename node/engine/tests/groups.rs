@@ -1,5 +1,7 @@
 //! Each client transaction of a group is undone alone, and a group becomes visible only when its commit point says so.
 
+#![allow(clippy::disallowed_methods, reason = "deadlines are instants")]
+
 mod common;
 
 use std::time::{Duration, Instant};

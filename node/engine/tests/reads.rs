@@ -1,5 +1,7 @@
 //! Queries: budgets, limits, deadlines, snapshots.
 
+#![allow(clippy::disallowed_methods, reason = "deadlines are instants")]
+
 mod common;
 
 use std::time::{Duration, Instant};
