@@ -14,7 +14,7 @@ use rdb_protocol::Member;
 use rdb_replication::{Input, Time};
 
 /// Walks per run; a few seconds in a debug build.
-const WALKS: u64 = 400;
+const WALKS: u64 = 600;
 /// Steps per walk: enough for a handful of elections and a config change or two.
 const STEPS: u32 = 3000;
 
@@ -74,7 +74,7 @@ fn walk(seed: u64) -> Summary {
         repeat: random.below(4),
         flush: 5 + random.below(30),
         write: 2 + random.below(20),
-        crash: random.below(3),
+        crash: random.below(6),
         cut: random.below(4),
         operate: 5 + random.below(30),
         time: 1 + random.below(15),
@@ -94,7 +94,7 @@ fn walk(seed: u64) -> Summary {
 fn one_step(cluster: &mut Cluster, operator: &mut Operator, all: &[Member], weather: &Weather, random: &mut Random) {
     let Weather { deliver, lose, repeat, flush, write, crash, cut, operate, time } = *weather;
     let member = random.pick(all).expect("members").clone();
-    let mut dice = random.below(deliver + lose + repeat + flush + write + crash + cut + operate + time + 10);
+    let mut dice = random.below(deliver + lose + repeat + flush + write + crash + cut + operate + time + 14);
     let mut is = |weight: u64| {
         let hit = dice < weight;
         dice = dice.wrapping_sub(weight);

@@ -33,6 +33,7 @@ scenarios! {
     a_full_disk_of_a_follower_is_tried_again
     a_full_disk_of_the_leader_sends_nothing
     a_lost_message_is_sent_again
+    a_stranger_is_disconnected_and_not_believed
     all_nodes_restart_and_nobody_leads_from_disk
     followers_greet_a_leader_that_is_elected_again
     no_record_comes_between_a_slot_and_its_proposal

@@ -10,7 +10,7 @@
 //! | `write n1 [2]` · `noop n1` · `reserve n1` · `propose n1` · `release n1` | the writer |
 //! | `connect` · `cut n1 n2` · `heal n1 n2` | connections |
 //! | `deliver [n1 n2] [n=1]` · `drop n1 n2` · `repeat n1 n2` | messages on the way |
-//! | `inject n2 n1 ack epoch=1 index=3 [round=9]` · `inject n1 n2 append epoch=1 committed=9` (or `heartbeat`) | a message that nobody sent |
+//! | `inject n2 n1 ack epoch=1 index=3 [round=9]` · `inject n1 n2 append epoch=1 committed=9` (or `heartbeat`, `hello to=n1`) | a message that nobody sent |
 //! | `time 250` | time passes, everybody ticks |
 //! | `manual n1 flush` · `manual n1 apply` · `flush n1` · `apply n1 2` | the disk and the database do as told |
 //! | `full n1` · `room n1` · `retain n1 from=3` · `lose-tail n1 2` | |
@@ -24,10 +24,11 @@ use std::error::Error;
 use goldenscript::{Command, Context, Runner};
 use rdb_protocol::admin::{Fence, Follow, LeaseAnswer, NextConfig, Promote, ResumeWrites, Settle, StopWrites};
 use rdb_protocol::settings::NodeSettings;
-use rdb_protocol::{ClusterConfig, ConfigPair, Epoch, Index, Member, Position};
+use rdb_protocol::status::Promise;
+use rdb_protocol::{ClusterConfig, ClusterId, ConfigPair, Epoch, Index, Member, Position};
 use rdb_replication::{AdminCall, Input, LogView, PeerMessage, Slot, Time};
 
-use crate::harness::cluster::{Cluster, member, write};
+use crate::harness::cluster::{CLUSTER, Cluster, member, write};
 use crate::harness::show;
 
 #[derive(Default)]
@@ -284,6 +285,13 @@ fn inject(cluster: &mut Cluster, words: &mut Words) -> Result<(), Failure> {
             committed: Index(words.number_or("committed", 0)?),
             round: words.number_or("round", 0)?,
             answered_probe: 0,
+        },
+        Some("hello") => PeerMessage::Hello {
+            to: words.text("to").map(|name| member(&name))?,
+            cluster: ClusterId(words.number_or("cluster", CLUSTER.0)?),
+            promise: Promise { epoch, leader: None },
+            base: Position::ZERO,
+            boundaries: log.epochs(),
         },
         other => return Err(format!("cannot inject {other:?}").into()),
     };
