@@ -151,7 +151,9 @@ pub(super) fn start_empty(node: &Node, core: &mut Core) -> Result<(), BootError>
 
 fn remove_file(path: &Path) -> Result<(), BootError> {
     match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(BootError::Io("remove an old database", error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(BootError::Io("remove an old database", error))
+        }
         _ => Ok(()),
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
 use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Transaction, TransactionResult, Writer};
 use rdb_protocol::Epoch;
 use rdb_protocol::api::{ApiError, ErrorCode};
@@ -11,7 +10,7 @@ use rdb_replication::{Input, ProposalRefusal, RoleView, Time};
 use tokio::sync::oneshot;
 
 use super::Node;
-use super::worker::{Job, WriteJob, expired, not_leader};
+use super::worker::{WorkerHandle, WriteJob, not_leader};
 use crate::clock;
 
 /// Client transactions in one group: four times the clients of the largest benchmark, so that a group takes all that waits;
@@ -23,41 +22,37 @@ const RECHECK: std::time::Duration = std::time::Duration::from_millis(50);
 
 type Replies = Vec<oneshot::Sender<Result<TransactionResult, ApiError>>>;
 
-/// Takes what waits behind `first`, up to the first job of another kind, which it returns too. Jobs whose deadline has
-/// passed are answered at once: they surely did not run.
-pub(super) fn gather(first: WriteJob, queue: &Receiver<Job>) -> (Vec<WriteJob>, Option<Job>) {
-    let mut jobs = Vec::with_capacity(queue.len().min(MAX_TRANSACTIONS) + 1);
-    let mut next = Some(Job::Write(first));
-    loop {
-        match next {
-            Some(Job::Write(job)) if expired(job.deadline) => answer_expired(job),
-            Some(Job::Write(job)) => jobs.push(job),
-            // The worker looks at role and backlog after every group anyway.
-            Some(Job::Wake) => {}
-            other => return (jobs, other),
-        }
-        if jobs.len() >= MAX_TRANSACTIONS {
-            return (jobs, None);
-        }
-        next = queue.try_recv().ok();
+/// Takes what waits behind `first`. Jobs whose deadline has passed are answered at once: they surely did not run.
+pub(super) fn gather(first: WriteJob, queue: &WorkerHandle) -> Vec<WriteJob> {
+    let mut jobs = vec![first];
+    jobs.extend(queue.take_writes(MAX_TRANSACTIONS - 1));
+    answer_late(jobs)
+}
+
+/// Answers the jobs whose deadline has passed and returns the others.
+fn answer_late(jobs: Vec<WriteJob>) -> Vec<WriteJob> {
+    let now = clock::instant();
+    let (late, jobs) = jobs.into_iter().partition::<Vec<_>, _>(|job| now >= job.deadline);
+    for job in late {
+        let message = "the deadline passed before the write was begun";
+        let error = ErrorCode::Timeout.error(message, "try again, or allow more time");
+        // A client that has gone away needs no answer; the same below.
+        let _ = job.reply.send(Err(error));
     }
+    jobs
 }
 
 pub(super) fn refuse(jobs: Vec<WriteJob>, error: &ApiError) {
     for job in jobs {
-        // A client that has gone away needs no answer; the same below.
         let _ = job.reply.send(Err(error.clone()));
     }
 }
 
-fn answer_expired(job: WriteJob) {
-    let error =
-        ErrorCode::Timeout.error("the deadline passed before the write was begun", "try again, or allow more time");
-    let _ = job.reply.send(Err(error));
-}
-
 /// Runs a group to its end.
 pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
+    if jobs.is_empty() {
+        return;
+    }
     let Some((slot, jobs)) = reserve(node, jobs) else { return };
     let (transactions, replies): (Vec<Transaction>, Replies) =
         jobs.into_iter().map(|job| (job.transaction, job.reply)).unzip();
@@ -98,9 +93,7 @@ fn reserve(node: &Node, mut jobs: Vec<WriteJob>) -> Option<(rdb_replication::Slo
             return Some((slot, jobs));
         }
         node.decided.wait_for(&mut core, RECHECK);
-        let (late, waiting) = jobs.into_iter().partition::<Vec<_>, _>(|job| expired(job.deadline));
-        late.into_iter().for_each(answer_expired);
-        jobs = waiting;
+        jobs = answer_late(jobs);
         if jobs.is_empty() {
             return None;
         }

@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | [`core`] | the replication core, log and control file behind one lock; carries out the core's outputs |
 //! | [`worker`], [`group`] | the one thread that changes the database: groups as leader, committed records as follower |
+//! | [`queue`] | the queue in front of it |
 //! | [`peers`] | connections between nodes |
 //! | [`seeding`], [`seed_server`] | base copies: receiving and giving |
 //! | [`archive`] | divergent tails, made readable |
@@ -23,6 +24,7 @@ pub mod core;
 pub mod disk;
 pub mod group;
 pub mod peers;
+pub mod queue;
 pub mod reads;
 pub mod report;
 pub mod seed_server;
@@ -107,7 +109,6 @@ impl Node {
         };
         std::fs::create_dir_all(&args.data).map_err(|error| BootError::Io("create the data directory", error))?;
         let control = Control::open_or_create(&args.data, args.name.clone())?;
-        let (worker, jobs) = WorkerHandle::new();
         let (tasks, queues) = tasks::Tasks::new();
         let control_settings = control.state().settings.clone();
         let node = Arc::new(Node {
@@ -119,7 +120,7 @@ impl Node {
             decided: Condvar::new(),
             ticks: Condvar::new(),
             view: view::View::default(),
-            worker,
+            worker: WorkerHandle::default(),
             tasks,
             dialer: peers::Dialer::default(),
             seeding: seeding::Seeding::default(),
@@ -136,7 +137,7 @@ impl Node {
         });
         node.disk.refresh();
         boot::boot(&node)?;
-        Worker::start(node.clone(), jobs).map_err(|error| BootError::Io("start a thread", error))?;
+        Worker::start(node.clone()).map_err(|error| BootError::Io("start a thread", error))?;
         tasks::start(&node, queues).map_err(|error| BootError::Io("start a thread", error))?;
         node.publish(&node.lock());
         node.drive(Input::Start);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
+use crossbeam_channel::{Receiver, Sender};
 use rdb_engine::{Applier, ApplyError, ApplyGroup, Engine, Transaction, TransactionResult, Writer};
 use rdb_protocol::Index;
 use rdb_protocol::api::{ApiError, ErrorCode};
@@ -13,8 +13,8 @@ use rdb_record::{Entry, Payload};
 use rdb_replication::{Input, RoleView};
 use tokio::sync::oneshot;
 
+use super::queue::Queue;
 use super::{Node, group};
-use crate::clock;
 
 /// Client transactions that may wait for the writer; more are refused with `OVERLOADED`. At the slowest disk that is still
 /// of use, 100 groups a second of [`group::MAX_TRANSACTIONS`], this queue is drained within a second.
@@ -45,40 +45,53 @@ pub enum Job {
 
 /// The way to the worker.
 pub struct WorkerHandle {
-    jobs: Sender<Job>,
+    jobs: Queue<Job>,
     /// A `Wake` is in the queue; one is enough.
     woken: AtomicBool,
 }
 
-impl WorkerHandle {
-    pub fn new() -> (WorkerHandle, Receiver<Job>) {
-        let (jobs, queue) = crossbeam_channel::bounded(MAX_QUEUED_JOBS);
-        (WorkerHandle { jobs, woken: AtomicBool::new(false) }, queue)
+impl Default for WorkerHandle {
+    fn default() -> WorkerHandle {
+        WorkerHandle { jobs: Queue::bounded(MAX_QUEUED_JOBS), woken: AtomicBool::new(false) }
     }
+}
 
-    /// Never blocks: a full queue is worked on anyway.
+impl WorkerHandle {
     pub fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) && self.jobs.try_send(Job::Wake).is_err() {
-            self.woken.store(false, Ordering::Release);
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            self.jobs.push_anyway(Job::Wake);
         }
     }
 
     pub fn submit(&self, job: WriteJob) -> Result<(), ApiError> {
-        self.jobs.try_send(Job::Write(job)).map_err(|error| match error {
-            TrySendError::Full(_) => {
-                ErrorCode::Overloaded.error("too many writes are waiting", "send fewer at a time, or try again later")
-            }
-            TrySendError::Disconnected(_) => ErrorCode::Unavailable.error("the node is stopping", "try another node"),
+        self.jobs.push(Job::Write(job)).map_err(|_| {
+            ErrorCode::Overloaded.error("too many writes are waiting", "send fewer at a time, or try again later")
         })
     }
 
     /// Waits until the worker has closed its connections; it goes on when `resume`'s other end is dropped or sends.
     pub fn release(&self, resume: Receiver<()>) {
         let (released, wait) = crossbeam_channel::bounded(1);
-        if self.jobs.send(Job::Release { released, resume }).is_ok() {
-            // An error means that the worker has ended, which releases as well.
-            let _ = wait.recv();
-        }
+        self.jobs.push_anyway(Job::Release { released, resume });
+        // An error means that the worker has ended, which releases as well.
+        let _ = wait.recv();
+    }
+
+    /// The write jobs that wait in front of any other, up to `limit`. Wakes among them are dropped: the worker looks at role
+    /// and backlog after every group anyway.
+    pub(super) fn take_writes(&self, limit: usize) -> Vec<WriteJob> {
+        let mut jobs = Vec::new();
+        let mut count = 0;
+        let wanted = |job: &Job| {
+            count += 1;
+            count <= limit && !matches!(job, Job::Release { .. })
+        };
+        self.jobs.take_while(wanted, &mut jobs);
+        let writes = jobs.into_iter().filter_map(|job| match job {
+            Job::Write(job) => Some(job),
+            Job::Wake | Job::Release { .. } => None,
+        });
+        writes.collect()
     }
 }
 
@@ -91,22 +104,21 @@ enum Hands {
 
 pub(super) struct Worker {
     node: Arc<Node>,
-    queue: Receiver<Job>,
     hands: Hands,
 }
 
 impl Worker {
-    pub(super) fn start(node: Arc<Node>, queue: Receiver<Job>) -> std::io::Result<()> {
-        let worker = Worker { node, queue, hands: Hands::Empty };
+    pub(super) fn start(node: Arc<Node>) -> std::io::Result<()> {
+        let worker = Worker { node, hands: Hands::Empty };
         std::thread::Builder::new().name("database".into()).spawn(move || worker.run())?;
         Ok(())
     }
 
     fn run(mut self) {
-        let mut pending = None;
-        while let Some(job) = pending.take().or_else(|| self.queue.recv().ok()) {
-            match job {
-                Job::Write(job) => pending = self.write(job),
+        let node = self.node.clone();
+        loop {
+            match node.worker.jobs.pop() {
+                Job::Write(job) => self.write(job),
                 Job::Wake => self.woken(),
                 Job::Release { released, resume } => {
                     self.hands = Hands::Empty;
@@ -132,10 +144,10 @@ impl Worker {
         }
     }
 
-    /// Runs a group that begins with `first`; returns the job that ended it, if one did.
-    fn write(&mut self, first: WriteJob) -> Option<Job> {
-        let (jobs, next) = group::gather(first, &self.queue);
+    /// Runs a group that begins with `first`.
+    fn write(&mut self, first: WriteJob) {
         let node = self.node.clone();
+        let jobs = group::gather(first, &node.worker);
         if node.view.is_open() {
             match self.writer() {
                 Ok(writer) => group::run(&node, writer, jobs),
@@ -145,7 +157,6 @@ impl Worker {
             group::refuse(jobs, &not_leader());
         }
         self.woken();
-        next
     }
 
     fn engine(&self) -> Result<Arc<Engine>, ApiError> {
@@ -252,9 +263,4 @@ pub(super) fn page_groups<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> R
 
 pub(super) fn not_leader() -> ApiError {
     ErrorCode::NotLeader.error("this node does not lead", "any node forwards writes to the leader; try again")
-}
-
-/// Has the time passed until which a job may begin?
-pub(super) fn expired(deadline: Instant) -> bool {
-    clock::instant() >= deadline
 }
