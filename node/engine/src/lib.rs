@@ -48,6 +48,6 @@ pub use diff::{DiffSummary, diff};
 pub use engine::{DbPosition, Engine, EngineOptions, EngineStats};
 pub use error::{ApplyError, CommitError, EngineError, Fatal, QueryError, SeedError, SqlFailure};
 pub use reader::{Answer, Reader};
-pub use seed::{SeedInfo, SeedSession, SeedWriter};
+pub use seed::{SeedInfo, SeedSession, SeedWriter, replace};
 pub use value::{Args, Column, Limits, QueryResult, RequestKey, Statement, Transaction, Value};
 pub use writer::{GroupResult, IDEMPOTENCY_TTL_MS, KeptOutcome, Slot, TransactionResult, Writer};

@@ -203,11 +203,18 @@ impl SeedWriter {
             return Err(SeedError::Checksum { stated: self.info.content.0, ours: self.content });
         }
         self.file.sync_all().map_err(|error| writing(&error))?;
-        remove_side_files(database)?;
-        std::fs::rename(&self.path, database).map_err(|error| writing(&error))?;
-        sync_directory(database)?;
-        Ok(())
+        replace(database, &self.path)
     }
+}
+
+/// Puts the installed copy at `copy` in the place of `database`, under the conditions of [`SeedWriter::install`]: for a copy
+/// that was looked at before.
+pub fn replace(database: &Path, copy: &Path) -> Result<(), SeedError> {
+    remove_side_files(copy)?;
+    remove_side_files(database)?;
+    std::fs::rename(copy, database).map_err(|error| writing(&error))?;
+    sync_directory(database)?;
+    Ok(())
 }
 
 fn writing(error: &std::io::Error) -> SeedError {

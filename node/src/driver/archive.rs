@@ -72,15 +72,7 @@ impl Node {
         let tail = self.lock().tail.take();
         let Some(tail) = tail else { return false };
         let work = self.paths.archive.join("work");
-        let written = self.row_changes(&tail, &work).and_then(|()| {
-            let mut core = self.lock();
-            core.control.update(|state| {
-                for report in state.divergences.iter_mut().filter(|report| report.archive == tail.report.archive) {
-                    report.complete = true;
-                }
-            })?;
-            Ok(())
-        });
+        let written = self.row_changes(&tail, &work);
         if let Err(error) = written {
             tracing::warn!(archive = tail.report.archive, %error, "the archive holds raw records only");
         }
@@ -89,8 +81,19 @@ impl Node {
         {
             tracing::warn!(%error, "cannot remove the archive's working copies");
         }
-        self.view.status_changed();
         true
+    }
+
+    /// Compares the database that is about to be given up with `copy`, which holds the leader's records up to `index`. If
+    /// those are all from before the lost tail, the difference is the tail.
+    pub(super) fn compare_lost(&self, report: &DivergenceReport, index: Index, copy: &Path) {
+        if index > report.from.index {
+            tracing::warn!(archive = report.archive, "the leader's state before the loss is gone: raw records only");
+            return;
+        }
+        if let Err(error) = self.write_rows(report, copy, &self.paths.database) {
+            tracing::warn!(archive = report.archive, %error, "the archive holds raw records only");
+        }
     }
 
     fn row_changes(&self, tail: &Tail, work: &Path) -> Result<(), ArchiveError> {
@@ -103,12 +106,25 @@ impl Node {
         let (before, after) = (work.join("before"), work.join("after"));
         copy_with(&engine, &before, &[&common])?;
         copy_with(&engine, &after, &[&common, &tail.entries])?;
-        let path = self.paths.archive.join(format!("{}.rows.jsonl", tail.report.archive));
+        self.write_rows(&tail.report, &before.join("db"), &after.join("db"))
+    }
+
+    /// Writes what makes `after` of `before` beside the raw records, and says so in the report.
+    fn write_rows(&self, report: &DivergenceReport, before: &Path, after: &Path) -> Result<(), ArchiveError> {
+        let path = self.paths.archive.join(format!("{}.rows.jsonl", report.archive));
         let mut out = BufWriter::new(File::create(path)?);
-        let summary = rdb_engine::diff(&before.join("db"), &after.join("db"), &mut out)?;
+        let summary = rdb_engine::diff(before, after, &mut out)?;
         out.flush()?;
         out.get_ref().sync_all()?;
-        tracing::warn!(?summary, "divergent tail made readable");
+        tracing::warn!(archive = report.archive, ?summary, "divergent tail made readable");
+        let mut core = self.lock();
+        core.control.update(|state| {
+            for kept in state.divergences.iter_mut().filter(|kept| kept.archive == report.archive) {
+                kept.complete = true;
+            }
+        })?;
+        drop(core);
+        self.view.status_changed();
         Ok(())
     }
 }

@@ -202,6 +202,17 @@ impl Node {
         effects
     }
 
+    /// The database of this incarnation shows everything up to `index`.
+    pub fn applied_in(&self, generation: u64, index: Index) {
+        let mut core = self.lock();
+        if core.generation == generation {
+            self.view.set_applied(index);
+            let effects = self.step(&mut core, Input::Applied { index });
+            drop(core);
+            self.finish(effects);
+        }
+    }
+
     /// An input that belongs to one incarnation of the core; dropped when that has ended.
     pub fn drive_in(&self, generation: u64, input: Input) {
         let mut core = self.lock();

@@ -90,6 +90,8 @@ pub struct Node {
     readers: Mutex<Vec<Reader>>,
     last_growth: Mutex<tasks::Growth>,
     hybrid_clock: AtomicU64,
+    /// Epoch in which this node leads after a failover with loss and has not written yet; 0 = none.
+    lossy_epoch: AtomicU64,
     /// `access.maxResultSize`.
     result_limit: AtomicU64,
     limits: RwLock<crate::http::backend::Limits>,
@@ -130,6 +132,7 @@ impl Node {
             readers: Mutex::default(),
             last_growth: Mutex::default(),
             hybrid_clock: AtomicU64::new(0),
+            lossy_epoch: AtomicU64::new(0),
             result_limit: AtomicU64::new(control_settings.max_result_bytes),
             limits: RwLock::new(crate::http::backend::Limits::of(&control_settings)),
             shutdown: watch::Sender::new(false),

@@ -58,9 +58,7 @@ impl Node {
 
     /// Waits until the token's position is applied here.
     async fn wait_for(&self, token: Token, deadline: Deadline) -> Result<(), ApiError> {
-        let mut applied = self.view.watch_applied();
-        let reached = tokio::time::timeout_at(deadline.0.into(), applied.wait_for(|index| *index >= token.index)).await;
-        if !matches!(reached, Ok(Ok(_))) {
+        if !self.view.wait_applied(token.index, deadline.0.into()).await {
             return Err(not_yet(format!("record {} is not applied here yet", token.index)));
         }
         let core = self.lock();

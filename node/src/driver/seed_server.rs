@@ -20,6 +20,11 @@ pub const SEED_HEADER: &str = "Rdb-Seed";
 
 /// While a session is held, SQLite's WAL cannot be reused and grows with every write: long enough for a reconnect.
 const HOLD_MICROS: u64 = 30_000_000;
+/// The state at which a leader took over with loss is held for the old leader to compare with, when it comes back: as long
+/// as a machine takes to restart, and while SQLite's WAL, which cannot shrink meanwhile, stays below [`MAX_HELD_WAL_BYTES`].
+const HOLD_FOR_LOST_MICROS: u64 = 600_000_000;
+/// A quarter of the default volume.
+const MAX_HELD_WAL_BYTES: u64 = 256 << 20;
 /// Sessions at once; each holds a read transaction.
 const MAX_SESSIONS: usize = 4;
 /// Bytes per chunk, and chunks on their way: 4 MiB per stream.
@@ -47,15 +52,31 @@ struct Held {
     manifest: SeedManifest,
     session: Arc<Mutex<SeedSession>>,
     used: u64,
+    /// Of the moment before this leader's first write after a failover with loss.
+    before_loss: bool,
+}
+
+impl Held {
+    fn expired(&self, now: u64, wal_bytes: u64) -> bool {
+        let age = now.saturating_sub(self.used);
+        if self.before_loss {
+            return age >= HOLD_FOR_LOST_MICROS || wal_bytes > MAX_HELD_WAL_BYTES;
+        }
+        Arc::strong_count(&self.session) == 1 && age >= HOLD_MICROS
+    }
 }
 
 impl Seeds {
     /// Ends the sessions that nobody came back for.
-    pub fn expire(&self) {
+    pub fn expire(&self, wal_bytes: u64) {
         let now = clock::boot_micros();
-        self.held
-            .lock()
-            .retain(|_, held| Arc::strong_count(&held.session) > 1 || now.saturating_sub(held.used) < HOLD_MICROS);
+        self.held.lock().retain(|_, held| !held.expired(now, wal_bytes));
+    }
+
+    /// The state before this leader's first write, if it has no record after `lost` but those without changes.
+    fn before_loss(&self, lost: Index) -> Option<Held> {
+        let held = self.held.lock();
+        held.values().find(|held| held.before_loss && held.manifest.info.index <= lost).cloned()
     }
 
     /// The log is needed from after this index on.
@@ -76,12 +97,14 @@ pub struct SeedStream {
 }
 
 impl Node {
-    /// Continues session `id` at page `from`, or begins a new one at its first page. Blocks on the disk.
-    pub fn seed_stream(self: &Arc<Self>, id: u64, from: u32) -> Result<SeedStream, String> {
+    /// Continues session `id` at page `from`, or begins a new one at its first page. A node that lost records after `lost`
+    /// gets the state of then, if it is still held. Blocks on the disk.
+    pub fn seed_stream(self: &Arc<Self>, id: u64, from: u32, lost: Option<Index>) -> Result<SeedStream, String> {
         let held = self.seeds.held.lock().get(&id).cloned();
-        let (held, from) = match held {
-            Some(held) => (held, from.max(1)),
-            None => (self.open_session()?, 1),
+        let (held, from) = match (held, lost.and_then(|lost| self.seeds.before_loss(lost))) {
+            (Some(held), _) => (held, from.max(1)),
+            (None, Some(held)) => (held, 1),
+            (None, None) => (self.open_session(false)?, 1),
         };
         let (sender, chunks) = mpsc::channel(CHUNKS_ON_THE_WAY);
         let manifest = held.manifest;
@@ -91,8 +114,25 @@ impl Node {
         Ok(SeedStream { manifest, chunks })
     }
 
-    fn open_session(&self) -> Result<Held, String> {
-        self.seeds.expire();
+    /// Holds the present state for nodes that come back with records that were lost by permission. Called before the first
+    /// write of the epoch.
+    pub(super) fn hold_for_lost(&self) {
+        match self.open_session(true) {
+            Ok(held) => {
+                tracing::info!(position = %held.manifest.position, "holding the state before this epoch's writes")
+            }
+            Err(reason) => tracing::warn!(reason, "divergent tails of this failover will not be readable"),
+        }
+    }
+
+    /// Bytes in SQLite's write-ahead log.
+    pub(super) fn wal_bytes(&self) -> u64 {
+        let stats = self.engine().map(|engine| engine.stats()).unwrap_or_default();
+        stats.wal_frames * u64::from(stats.page_size)
+    }
+
+    fn open_session(&self, before_loss: bool) -> Result<Held, String> {
+        self.seeds.expire(self.wal_bytes());
         if self.seeds.held.lock().len() >= MAX_SESSIONS {
             return Err("too many base copies are being sent".to_owned());
         }
@@ -105,7 +145,7 @@ impl Node {
         let position = running.log.position(info.index).ok_or("the log does not reach back to the copy's position")?;
         drop(core);
         let manifest = SeedManifest { session: boot::random().max(1), cluster, position, info };
-        let held = Held { manifest, session: Arc::new(Mutex::new(session)), used: clock::boot_micros() };
+        let held = Held { manifest, session: Arc::new(Mutex::new(session)), used: clock::boot_micros(), before_loss };
         self.seeds.held.lock().insert(manifest.session, held.clone());
         Ok(held)
     }
@@ -125,8 +165,10 @@ impl Node {
         }
         let finished = next > held.manifest.info.page_count;
         let mut sessions = self.seeds.held.lock();
-        if finished {
+        if finished && !held.before_loss {
             sessions.remove(&held.manifest.session);
+        } else if held.before_loss {
+            // Held from when it was taken.
         } else if let Some(entry) = sessions.get_mut(&held.manifest.session) {
             entry.used = clock::boot_micros();
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rdb_engine::SeedWriter;
 use rdb_log::{DataState, Log, LogOptions};
-use rdb_protocol::status::SeedReport;
+use rdb_protocol::status::{DivergenceReport, SeedReport};
 use rdb_protocol::{Incarnation, Index, Position};
 use rdb_replication::{Input, Replica, Time};
 
@@ -135,11 +135,17 @@ pub(super) fn begin(node: &Arc<Node>, reason: &str) {
 
 /// Fetches and installs a base copy.
 fn fetch(node: &Arc<Node>) -> Result<Position, SeedFailure> {
-    let (manifest, directory) = download(node)?;
+    let lost = lost_tail(node);
+    let (manifest, copy) = download(node, lost.as_ref().map(|report| report.from.index))?;
+    let ready = seed_directory(node).join("ready");
+    copy.install(&ready)?;
+    if let Some(report) = lost {
+        node.compare_lost(&report, manifest.info.index, &ready);
+    }
     let (resume, wait) = crossbeam_channel::bounded::<()>(1);
     node.worker.release(wait);
     node.set_engine(None);
-    let installed = directory.install(&node.paths.database).map_err(SeedFailure::from).and_then(|()| {
+    let installed = rdb_engine::replace(&node.paths.database, &ready).map_err(SeedFailure::from).and_then(|()| {
         node.set_engine(Some(node.open_engine()?));
         adopt(node, &manifest)
     });
@@ -152,6 +158,12 @@ fn fetch(node: &Arc<Node>) -> Result<Position, SeedFailure> {
     node.drive(Input::Applied { index: manifest.position.index });
     node.worker.wake();
     Ok(manifest.position)
+}
+
+/// A tail that was given up with its database, and is not readable yet.
+fn lost_tail(node: &Node) -> Option<DivergenceReport> {
+    let core = node.lock();
+    core.control.state().divergences.iter().rev().find(|report| !report.complete).cloned()
 }
 
 /// Log and control file for the database that was just installed.
@@ -177,7 +189,7 @@ fn adopt(node: &Node, manifest: &SeedManifest) -> Result<(), SeedFailure> {
 
 /// Receives a copy into a directory of its own. A broken stream is continued where it stopped while the leader holds the
 /// session, and begun again otherwise.
-fn download(node: &Node) -> Result<(SeedManifest, SeedWriter), SeedFailure> {
+fn download(node: &Node, lost: Option<Index>) -> Result<(SeedManifest, SeedWriter), SeedFailure> {
     let mut under_way: Option<(SeedManifest, SeedWriter)> = None;
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(READ_TIMEOUT))
@@ -189,7 +201,8 @@ fn download(node: &Node) -> Result<(SeedManifest, SeedWriter), SeedFailure> {
         let (address, cluster) = leader(node)?;
         let (session, from) =
             under_way.as_ref().map_or((0, 1), |(manifest, writer)| (manifest.session, writer.next_page()));
-        let url = format!("http://{address}{SEED_PATH}?session={session}&from={from}");
+        let lost = lost.map(|lost| format!("&lost={lost}")).unwrap_or_default();
+        let url = format!("http://{address}{SEED_PATH}?session={session}&from={from}{lost}");
         let token = format!("Bearer {}", node.tokens.peer.expose());
         let sent = agent.get(&url).header("Authorization", &token).call();
         let response = sent.map_err(|error| SeedFailure::Fetch(error.to_string()))?;

@@ -93,6 +93,9 @@ impl Backend for Service {
             AdminCall::Fence(call) => replication::AdminCall::Fence(call),
             AdminCall::Promote(call) => {
                 self.settings(&call.settings);
+                if call.lossy {
+                    self.0.lossy_epoch.store(call.epoch.0, std::sync::atomic::Ordering::Release);
+                }
                 replication::AdminCall::Promote(call)
             }
             AdminCall::Follow(call) => {
@@ -110,7 +113,7 @@ impl Backend for Service {
 
     async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         let node = self.0.clone();
-        let begun = tokio::task::spawn_blocking(move || node.seed_stream(0, 1)).await;
+        let begun = tokio::task::spawn_blocking(move || node.seed_stream(0, 1, None)).await;
         let stream = begun.map_err(|error| error.to_string()).and_then(|begun| begun);
         let stream = stream.map_err(|reason| ErrorCode::Unavailable.error(reason, "try another node, or later"))?;
         let info = stream.manifest.info;
@@ -210,16 +213,15 @@ impl Service {
         });
         let index = appended.await?;
         let deadline = tokio::time::Instant::now() + std::time::Duration::from_millis(probe.deadline_ms);
-        let mut applied = self.0.view.watch_applied();
-        match tokio::time::timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await {
-            Ok(Ok(_)) => Ok(AdminAnswer::Done),
-            _ => Err(refused("the probe was not committed in time")),
+        match self.0.view.wait_applied(index, deadline).await {
+            true => Ok(AdminAnswer::Done),
+            false => Err(refused("the probe was not committed in time")),
         }
     }
 }
 
 impl Node {
-    /// `GET /v1/peer/seed?session=…&from=…`.
+    /// `GET /v1/peer/seed?session=…&from=…&lost=…`.
     pub(super) fn seed_answer(self: &Arc<Self>, query: &str) -> warp::reply::Response {
         use warp::Reply as _;
         let parameter = |name: &str| {
@@ -227,7 +229,8 @@ impl Node {
         };
         let session = parameter("session").and_then(|text| text.parse().ok()).unwrap_or(0);
         let from = parameter("from").and_then(|text| text.parse().ok()).unwrap_or(1);
-        let begun = tokio::task::block_in_place(|| self.seed_stream(session, from));
+        let lost = parameter("lost").and_then(|text| text.parse().ok()).map(rdb_protocol::Index);
+        let begun = tokio::task::block_in_place(|| self.seed_stream(session, from, lost));
         let stream = match begun {
             Ok(stream) => stream,
             Err(reason) => {

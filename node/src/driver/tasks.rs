@@ -160,7 +160,7 @@ impl Growth {
 }
 
 fn housekeeping(node: &Node) {
-    node.seeds.expire();
+    node.seeds.expire(node.wal_bytes());
     // A worker that could not apply (no space, a short failure) tries again.
     if node.view.applied() < node.view.committed() {
         node.worker.wake();

@@ -73,8 +73,13 @@ impl View {
         self.applied.send_replace(index);
     }
 
-    pub fn watch_applied(&self) -> watch::Receiver<Index> {
-        self.applied.subscribe()
+    /// Waits until the database shows `index`; false when that did not happen in time. The channel's own answer is a
+    /// guard, which would block [`View::set_applied`], and with it whoever holds the core's lock, for as long as it lives:
+    /// so it does not leave this function.
+    pub async fn wait_applied(&self, index: Index, deadline: tokio::time::Instant) -> bool {
+        let mut applied = self.applied.subscribe();
+        let reached = tokio::time::timeout_at(deadline, applied.wait_for(|applied| *applied >= index)).await;
+        matches!(reached, Ok(Ok(_)))
     }
 
     pub fn serving(&self) -> bool {

@@ -223,10 +223,7 @@ impl Worker {
             let last = entries.iter().map(|entry| entry.position.index).take_while(|index| *index <= committed).last();
             let Some(last) = last else { return };
             match self.apply(&entries, last) {
-                Ok(()) => {
-                    node.view.set_applied(last);
-                    node.drive_in(generation, Input::Applied { index: last });
-                }
+                Ok(()) => node.applied_in(generation, last),
                 Err(error) => return node.apply_failed(&error),
             }
         }
