@@ -128,10 +128,13 @@ pub enum LocalCommand {
         #[arg(short, long, value_enum, default_value_t)]
         output: ReportFormat,
     },
-    /// Wait until the cluster serves and holds its durability rule.
+    /// Wait until the cluster serves and holds its durability rule, as last set.
     Wait {
         #[command(flatten)]
         data: DataOption,
+        /// Wait longer: until every node is caught up and counts.
+        #[arg(long)]
+        healthy: bool,
         /// Give up after this many seconds.
         #[arg(long, default_value_t = 60)]
         timeout: u64,
@@ -211,7 +214,7 @@ pub struct UpOptions {
     #[arg(long, default_value = "local")]
     pub name: String,
     /// Node i listens on 127.0.0.1, on this port + i [default: 7400].
-    #[arg(long)]
+    #[arg(long, env = "RDB_LOCAL_PORT")]
     pub port: Option<u16>,
     /// How many nodes.
     #[arg(long, visible_alias = "instances")]

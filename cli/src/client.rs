@@ -235,8 +235,9 @@ impl Client {
     /// Tries the endpoints in turn, the last good one first.
     fn first_reachable<A>(&self, mut attempt: impl FnMut(&str) -> Result<A, ClientError>) -> Result<A, ClientError> {
         let mut last = None;
+        let start = self.current.get();
         for offset in 0..self.endpoints.len() {
-            let index = (self.current.get() + offset) % self.endpoints.len();
+            let index = (start + offset) % self.endpoints.len();
             match attempt(&self.endpoints[index]) {
                 Err(error @ ClientError::Transport { sent, .. }) => {
                     // The next request starts elsewhere; this one goes on only if it surely was not sent.
@@ -335,7 +336,10 @@ fn transport(url: &str, error: &dyn std::fmt::Display, sent: bool) -> ClientErro
 /// Was the request sent? Only failures to get a connection say surely no.
 fn transport_error(url: &str, error: ureq::Error) -> ClientError {
     let unsent = match &error {
-        ureq::Error::Io(io) => io.kind() == std::io::ErrorKind::ConnectionRefused,
+        // A name that does not resolve has no kind of its own in the standard library, only this text.
+        ureq::Error::Io(io) => {
+            io.kind() == std::io::ErrorKind::ConnectionRefused || io.to_string().starts_with("failed to lookup address")
+        }
         ureq::Error::Timeout(timeout) => matches!(timeout, ureq::Timeout::Connect | ureq::Timeout::Resolve),
         ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::TlsRequired => {
@@ -358,6 +362,20 @@ mod tests {
         let error =
             client.post::<_, serde_json::Value>("/v1/execute", &serde_json::json!({}), None, MARGIN).unwrap_err();
         assert_eq!((error.retry(), error.exit_code()), (Retry::Safe, 3), "{error}");
+    }
+
+    #[test]
+    fn every_endpoint_is_tried_before_giving_up() {
+        let ports: Vec<u16> =
+            (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()).collect();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let alive = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || drop(listener.accept().unwrap()));
+        let urls = format!("127.0.0.1:{},127.0.0.1:{},127.0.0.1:{alive}", ports[0], ports[1]);
+        let client = Client::new(&urls, None).unwrap();
+        let error = client.post::<_, serde_json::Value>("/", &serde_json::json!({}), None, MARGIN).unwrap_err();
+        server.join().unwrap();
+        assert!(error.to_string().contains(&alive.to_string()), "{error}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use rdb_control::Phase;
 use rdb_protocol::NodeName;
+use rdb_protocol::settings::Mode;
+use rdb_protocol::status::{NodeState, NodeStatus};
 
 use super::LocalError;
 use super::control_socket::{InstanceReport, Reply, Report, Request, ask};
@@ -66,7 +68,7 @@ pub fn other(command: LocalCommand) -> Result<ExitCode, Failure> {
         // Handled by `up`, which does not come here.
         LocalCommand::Up(options) => up(&options),
         LocalCommand::Status { data, output } => status(&data, output),
-        LocalCommand::Wait { data, timeout } => wait(&data, Duration::from_secs(timeout)),
+        LocalCommand::Wait { data, healthy, timeout } => wait(&data, healthy, Duration::from_secs(timeout)),
         LocalCommand::Kill(on) => request(&on.data, &Request::Kill { node: on.node }),
         LocalCommand::Freeze(on) => request(&on.data, &Request::Freeze { node: on.node }),
         LocalCommand::Thaw(on) => request(&on.data, &Request::Thaw { node: on.node }),
@@ -115,13 +117,21 @@ fn status(data: &DataOption, format: ReportFormat) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn table(report: &Report) -> String {
+/// The cluster in one line.
+fn headline(report: &Report) -> String {
     let status = &report.status;
     let leader = status.leader.as_ref().map_or("none", |leader| leader.name.as_str());
-    let head = format!(
-        "{}: {:?}, epoch {}, leader {leader}, {:?}\n{}\n",
-        report.name, status.phase, status.epoch, report.spec.replication.mode, status.message
-    );
+    let mode = match report.spec.replication.mode {
+        Mode::Async => "async",
+        Mode::SemiSync => "semiSync",
+        Mode::Sync => "sync",
+    };
+    let maintenance = if report.spec.maintenance.active { ", maintenance" } else { "" };
+    format!("{}: {:?}, epoch {}, leader {leader}, {mode}{maintenance}", report.name, status.phase, status.epoch)
+}
+
+fn table(report: &Report) -> String {
+    let head = format!("{}\n{}\n", headline(report), report.status.message);
     let rows: Vec<Vec<String>> = report.instances.iter().map(|instance| row(report, instance)).collect();
     head + &output::table(&["NODE", "ROLE", "EPOCH", "POSITION", "LAG", "SYNC", "STATE", "PID", "URL"], &rows)
 }
@@ -149,20 +159,33 @@ fn row(report: &Report, instance: &InstanceReport) -> Vec<String> {
     ]
 }
 
-/// Waits until `Ready` is true.
-fn wait(data: &DataOption, timeout: Duration) -> Result<ExitCode, Failure> {
+/// Does the cluster serve by the spec as it stands, with all requests carried out?
+fn is_ready(report: &Report) -> bool {
+    let status = &report.status;
+    let current = status.observed_generation == report.generation && status.phase == Phase::Steady;
+    let asked = report.switchover.is_some() || report.reseed.is_some();
+    current && !asked && status.condition("Ready").is_some_and(|ready| ready.status)
+}
+
+/// Is there nothing less than asked for? The nodes' own words count beside the status, which may be a moment older.
+fn is_healthy(report: &Report) -> bool {
+    let live = |node: &NodeStatus| matches!(node.state, NodeState::Leading | NodeState::Streaming);
+    let all_live = report.instances.iter().all(|told| told.connected && told.report.as_ref().is_some_and(live));
+    all_live && report.status.condition("Degraded").is_some_and(|degraded| !degraded.status)
+}
+
+fn wait(data: &DataOption, healthy: bool, timeout: Duration) -> Result<ExitCode, Failure> {
     let deadline = clock::now() + timeout;
     let mut last = String::new();
     while clock::now() < deadline {
         // A supervisor that was just started may not listen yet.
         match socket(data).map_err(Failure::from).and_then(|socket| look(&socket)) {
             Ok(report) => {
-                let ready = report.status.condition("Ready").is_some_and(|ready| ready.status);
-                last = report.status.message;
-                if ready {
-                    output::line(&last)?;
+                if is_ready(&report) && (!healthy || is_healthy(&report)) {
+                    output::line(&headline(&report))?;
                     return Ok(ExitCode::SUCCESS);
                 }
+                last = report.status.message;
             }
             Err(error @ Failure::Local(LocalError::NotRunning(_))) => last = error.to_string(),
             Err(error) => return Err(error),

@@ -22,6 +22,9 @@ impl Supervisor {
             Request::Thaw { node } => self.signal(&node, Signal::CONT, "thawed", "NodeThawed")?,
             Request::Start { node } => {
                 let name = self.resolve(&node)?;
+                if self.instances.get(&name).is_some_and(|instance| instance.process.is_some()) {
+                    return Ok(Reply::Done(format!("{name} is running already")));
+                }
                 self.start_node(&name);
                 format!("{name} is started")
             }

@@ -103,6 +103,11 @@ impl<'a> Session<'a> {
 
     /// A read.
     pub fn query(&mut self, sql: &str, consistency: Consistency) -> Result<StatementResult, ClientError> {
+        // A session that has seen nothing yet may be shown anything.
+        let consistency = match (consistency, self.position) {
+            (Consistency::Session, None) => Consistency::Any,
+            (consistency, _) => consistency,
+        };
         let request = QueryRequest {
             sql: sql.to_owned(),
             args: Args::default(),
