@@ -84,7 +84,7 @@ fn main() -> Result<(), Failure> {
     for records in log.chunks(16) {
         applier.apply(records)?;
     }
-    let seconds = (cpu_seconds() - start);
+    let seconds = cpu_seconds() - start;
     println!(
         "apply, 16 records at once: {:.0} records/s, {:.0} pages/s",
         log.len() as f64 / seconds,

@@ -83,6 +83,28 @@ fn a_shrunk_and_regrown_database_stays_equal() {
 }
 
 #[test]
+fn a_record_that_cuts_the_file_and_changes_the_schema_arrives() {
+    let mut leader = Leader::with(|options| options.incremental_vacuum = true);
+    let mut follower = leader.seed();
+    let many: Vec<String> =
+        (0..40).map(|n| format!("CREATE TABLE many{n}(a, b, c CHECK (c <> 'some text'))")).collect();
+    for round in 0..5 {
+        leader.run(tx(&many.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        leader.sql("CREATE TABLE big(v)");
+        leader.sql("INSERT INTO big SELECT randomblob(3000) FROM pragma_function_list");
+        replicate(&mut leader, &mut follower, 1);
+        let mut end = vec!["DROP TABLE big".to_owned(), "CREATE VIEW IF NOT EXISTS v AS SELECT 1".to_owned()];
+        end.extend((0..40).map(|n| format!("DROP TABLE many{n}")));
+        end.push(format!("CREATE TABLE kept{round}(a)"));
+        end.push("PRAGMA incremental_vacuum".to_owned());
+        leader.run(tx(&end.iter().map(String::as_str).collect::<Vec<_>>())).unwrap();
+        leader.sql("INSERT INTO kept0 VALUES (1)");
+        replicate(&mut leader, &mut follower, 1);
+        assert_equal(&leader, &follower);
+    }
+}
+
+#[test]
 fn a_transaction_that_spills_the_cache_arrives() {
     let mut leader = Leader::with(|options| options.writer_cache_bytes = 40 << 10);
     let mut follower = leader.seed();

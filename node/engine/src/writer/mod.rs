@@ -11,6 +11,8 @@
 //! | [`execute`] | one client transaction inside of the group |
 //! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
 //! | [`keys`] | outcomes kept under idempotency keys |
+//! | [`plan`] | what the attempts at one group have shown |
+//! | [`own_sql`], [`space`] | the engine's own statements; is there room on the disk |
 //!
 //! A client transaction that fails is undone alone: a single statement undoes itself, several have a savepoint. Some
 //! failures take the whole SQLite transaction with them (`OR ROLLBACK`, `RAISE(ROLLBACK)`, an interrupted write), and
@@ -20,6 +22,8 @@
 mod commit;
 mod execute;
 pub(crate) mod keys;
+mod own_sql;
+mod plan;
 mod space;
 
 use std::sync::Arc;
@@ -37,12 +41,14 @@ use crate::error::{CommitError, EngineError, Fatal, SqlFailure};
 use crate::internal::PositionReader;
 use crate::sql::cache::StatementCache;
 use crate::sql::failure::{FULL_HINT, failure};
-use crate::sql::statement::{SqliteError, Stmt};
+use crate::sql::statement::SqliteError;
 use crate::value::{QueryResult, Transaction};
 use crate::vfs;
 use commit::{CommitPoint, Decision};
 use execute::{Done, Stop};
 use keys::Keys;
+use own_sql::OwnSql;
+use plan::{Attempt, Plan, all_failed, all_failed_anew, not_run};
 
 /// Where the group's record goes in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,83 +126,6 @@ pub struct Writer {
 
 // SAFETY: the raw handles belong to this connection alone, which is opened without a mutex for one thread at a time.
 unsafe impl Send for Writer {}
-
-/// The engine's own statements.
-struct OwnSql {
-    begin: Stmt,
-    commit: Stmt,
-    rollback: Stmt,
-    savepoint: Stmt,
-    undo: Stmt,
-    release: Stmt,
-    undefer: Stmt,
-    position: Stmt,
-    fragile: Stmt,
-}
-
-impl OwnSql {
-    fn new(db: *mut ffi::sqlite3) -> Result<OwnSql, SqliteError> {
-        let stmt = |sql| Stmt::internal(db, sql);
-        Ok(OwnSql {
-            begin: stmt("BEGIN IMMEDIATE")?,
-            commit: stmt("COMMIT")?,
-            rollback: stmt("ROLLBACK")?,
-            savepoint: stmt("SAVEPOINT _rdb_transaction")?,
-            undo: stmt("ROLLBACK TO _rdb_transaction")?,
-            release: stmt("RELEASE _rdb_transaction")?,
-            undefer: stmt("PRAGMA defer_foreign_keys = OFF")?,
-            position: stmt("UPDATE _rdb_position SET epoch = ?1, idx = ?2, previous_chain = ?3 WHERE id = 1")?,
-            // ON CONFLICT FAIL and RAISE(FAIL) keep the rows changed before the failure; deferred keys are found
-            // broken only at the end. A false alarm costs a savepoint per transaction.
-            fragile: stmt(
-                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%fail%' OR sql LIKE '%deferr%')",
-            )?,
-        })
-    }
-}
-
-/// How an attempt at a group ended.
-enum Attempt {
-    Done(GroupResult),
-    Again,
-}
-
-/// What earlier attempts have shown.
-struct Plan {
-    /// Failures that stand, by transaction.
-    settled: Vec<Option<SqlFailure>>,
-    /// Pages changed although no row was counted: write the position row.
-    force_record: bool,
-    breaks: u32,
-}
-
-impl Plan {
-    /// Transactions that still have to run.
-    fn open(&self) -> usize {
-        self.settled.iter().filter(|failure| failure.is_none()).count()
-    }
-
-    /// The record would be too large. Alone, that is the transaction's fault; otherwise the first one goes alone.
-    fn shrink(&mut self, limit: u64) {
-        let first_only = self.open() > 1;
-        let mut open = self.settled.iter_mut().filter(|failure| failure.is_none());
-        let first = open.next();
-        for other in open {
-            *other = Some(not_run("the group's changes are larger than one record"));
-        }
-        if let (Some(first), false) = (first, first_only) {
-            *first = Some(SqlFailure::new(
-                ErrorCode::RequestTooLarge,
-                format!("the transaction changes more than {limit} bytes of pages"),
-                "make several smaller transactions of it",
-            ));
-        }
-    }
-}
-
-fn not_run(why: &str) -> SqlFailure {
-    SqlFailure::new(ErrorCode::Overloaded, format!("not run: {why}"), "send it again")
-}
 
 impl Writer {
     pub(crate) fn open(turn: WriteTurn) -> Result<Writer, EngineError> {
@@ -464,16 +393,6 @@ impl Writer {
     pub fn outcome(&mut self, tag: &ClientTag) -> Result<Option<KeptOutcome>, EngineError> {
         self.internal(|own| own.keys.lookup(tag)).map_err(|error| internal_error("looking up a key", &error))
     }
-}
-
-/// The group failed as a whole; failures that stand by themselves stay.
-fn all_failed(plan: &Plan, failure: &SqlFailure) -> GroupResult {
-    let answer = |settled: &Option<SqlFailure>| Err(settled.clone().unwrap_or_else(|| failure.clone()));
-    GroupResult { results: plan.settled.iter().map(answer).collect(), record: None }
-}
-
-fn all_failed_anew(count: usize, failure: &SqlFailure) -> GroupResult {
-    GroupResult { results: (0..count).map(|_| Err(failure.clone())).collect(), record: None }
 }
 
 pub(crate) fn full(message: String) -> SqlFailure {

@@ -1,0 +1,36 @@
+//! The engine's own statements on the writer's connection.
+
+use crate::sql::statement::{Handle, SqliteError, Stmt};
+
+pub(super) struct OwnSql {
+    pub(super) begin: Stmt,
+    pub(super) commit: Stmt,
+    pub(super) rollback: Stmt,
+    pub(super) savepoint: Stmt,
+    pub(super) undo: Stmt,
+    pub(super) release: Stmt,
+    pub(super) undefer: Stmt,
+    pub(super) position: Stmt,
+    pub(super) fragile: Stmt,
+}
+
+impl OwnSql {
+    pub(super) fn new(db: Handle) -> Result<OwnSql, SqliteError> {
+        let stmt = |sql| Stmt::internal(db, sql);
+        Ok(OwnSql {
+            begin: stmt("BEGIN IMMEDIATE")?,
+            commit: stmt("COMMIT")?,
+            rollback: stmt("ROLLBACK")?,
+            savepoint: stmt("SAVEPOINT _rdb_transaction")?,
+            undo: stmt("ROLLBACK TO _rdb_transaction")?,
+            release: stmt("RELEASE _rdb_transaction")?,
+            undefer: stmt("PRAGMA defer_foreign_keys = OFF")?,
+            position: stmt("UPDATE _rdb_position SET epoch = ?1, idx = ?2, previous_chain = ?3 WHERE id = 1")?,
+            // ON CONFLICT FAIL and RAISE(FAIL) keep the rows changed before the failure; deferred keys are found
+            // broken only at the end. A false alarm costs a savepoint per transaction.
+            fragile: stmt(
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%fail%' OR sql LIKE '%deferr%')",
+            )?,
+        })
+    }
+}
