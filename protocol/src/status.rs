@@ -94,6 +94,10 @@ pub struct SeedReport {
 pub struct DivergenceReport {
     /// File name in the archive.
     pub archive: String,
+    /// Who had the tail: giving up the database ends the incarnation, but not this report.
+    pub incarnation: Incarnation,
+    /// The node may, as a leader, have acknowledged records up to here: an upper bound.
+    pub acknowledged: Index,
     /// Last common position.
     pub from: Position,
     /// Where the cut tail ended.

@@ -1,7 +1,7 @@
 //! Losing writes, honestly (design 6.5): the receipt of a failover, and how it becomes exact.
 
 use rdb_protocol::status::{DivergenceReport, NodeState, NodeStatus, Role};
-use rdb_protocol::{Index, NodeName};
+use rdb_protocol::NodeName;
 
 use super::failover::in_a_row;
 use super::view::View;
@@ -49,31 +49,25 @@ pub(super) fn settled(view: &View, receipt: &Receipt) -> Option<Receipt> {
     let incomplete = || Receipt { incomplete: true, ..receipt.clone() };
     let Some(instance) = view.instance(from) else { return Some(incomplete()) };
     let status = instance.status()?;
+    // A tail that was committed there goes with its database, under a new incarnation; the report of it stays.
+    if let Some(cut) = cut_of(&status.divergences, receipt) {
+        let lost = cut.acknowledged.0.saturating_sub(cut.from.index.0);
+        return Some(Receipt { records_at_risk: lost, exact: true, ..receipt.clone() });
+    }
     if Some(status.incarnation) != receipt.from_incarnation {
         return Some(incomplete());
     }
-    let lost = records_lost(status, receipt)?;
-    Some(Receipt { records_at_risk: lost, exact: true, ..receipt.clone() })
-}
-
-/// How many acknowledged records the old leader had that the promoted log had not; `None` until it has compared.
-fn records_lost(status: &NodeStatus, receipt: &Receipt) -> Option<u64> {
-    let follows = status.role == Role::Follower && status.promise.epoch >= receipt.epoch;
-    if !follows {
-        return None;
-    }
-    if let Some(cut) = cut_of(&status.divergences, receipt) {
-        let acknowledged = if status.acknowledged > Index::ZERO { status.acknowledged } else { cut.to.index };
-        return Some(acknowledged.min(cut.to.index).0.saturating_sub(cut.from.index.0));
-    }
     // It has records of the new epoch and cut nothing: its log was a prefix of the promoted one.
-    let compared = status.state == NodeState::Streaming && status.flushed.epoch >= receipt.epoch;
-    compared.then_some(0)
+    let follows = status.role == Role::Follower && status.promise.epoch >= receipt.epoch;
+    let compared = follows && status.state == NodeState::Streaming && status.flushed.epoch >= receipt.epoch;
+    compared.then(|| Receipt { records_at_risk: 0, exact: true, ..receipt.clone() })
 }
 
 /// The tail that was cut because of this failover: it ends in the epoch that the old leader led.
 fn cut_of<'a>(divergences: &'a [DivergenceReport], receipt: &Receipt) -> Option<&'a DivergenceReport> {
-    divergences.iter().rev().find(|cut| cut.to.epoch == receipt.from_epoch)
+    let is_it =
+        |cut: &&DivergenceReport| cut.to.epoch == receipt.from_epoch && Some(cut.incarnation) == receipt.from_incarnation;
+    divergences.iter().rev().find(is_it)
 }
 
 /// Instances with an archived tail, for the `Divergence` condition.

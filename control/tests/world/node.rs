@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rdb_control::AdminCall;
 use rdb_protocol::admin::{AdminRefusal, Recruit};
 use rdb_protocol::status::{DivergenceReport, FollowerProgress, NodeState, NodeStatus, Promise, Role, SettleReport};
-use rdb_protocol::{Chain, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position};
+use rdb_protocol::{
+    Chain, ClusterConfig, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position,
+};
 
 use super::checker::Checker;
 
@@ -59,6 +61,8 @@ pub struct Node {
     waits_lease: bool,
     pub lease_until_ms: u64,
     pub created: bool,
+    /// Refuses `config`, as a leader does when a member is not caught up after all.
+    pub refuses_changes: bool,
 }
 
 impl Node {
@@ -101,6 +105,7 @@ impl Node {
             waits_lease: false,
             lease_until_ms: 0,
             created: false,
+            refuses_changes: false,
         }
     }
 
@@ -216,6 +221,9 @@ impl Node {
             }
             AdminCall::NextConfig(next) => {
                 self.heed(next.epoch)?;
+                if self.refuses_changes {
+                    return Node::refuse("not caught up");
+                }
                 let pair = self.config.as_mut().filter(|_| self.role == Role::Leader);
                 match pair {
                     Some(pair) if pair.next.is_none() && next.next.version > pair.current.version => {
@@ -226,8 +234,19 @@ impl Node {
             }
             AdminCall::Settle(settle) => {
                 self.heed(settle.epoch)?;
-                let known = self.config.as_ref().and_then(|pair| pair.next.as_ref()).map(|next| next.version);
-                if self.role != Role::Leader || known != Some(settle.version) {
+                let Some(pair) = self.config.as_ref().filter(|_| self.role == Role::Leader) else {
+                    return Node::refuse("not the leader");
+                };
+                if self.settled.as_ref().is_some_and(|settled| settled.version >= settle.version) {
+                    return Node::refuse("settled before");
+                }
+                let same =
+                    |config: &ClusterConfig| (&config.cohort, config.acks) == (&settle.keep.cohort, settle.keep.acks);
+                let fits = match &pair.next {
+                    Some(next) => next.version == settle.version && (same(next) || same(&pair.current)),
+                    None => settle.version > pair.current.version && same(&pair.current),
+                };
+                if !fits || settle.keep.version != settle.version {
                     return Node::refuse("no such change stands");
                 }
                 self.config = Some(ConfigPair::settled(settle.keep.clone()));
@@ -356,15 +375,24 @@ pub fn replicate(nodes: &mut BTreeMap<NodeName, Node>, now: u64, checker: &mut C
     }
 }
 
+/// What a re-seed does to an incarnation here.
+const RESEEDED: u64 = 1 << 40;
+
 fn catch_up(follower: &mut Node, leader: &Node, now: u64) {
     let common = follower.log.iter().zip(&leader.log).take_while(|(a, b)| a == b).count();
     if common < follower.log.len() {
         follower.divergences.push(DivergenceReport {
             archive: format!("tail-{common}"),
+            incarnation: follower.incarnation,
+            acknowledged: Index(follower.acknowledged as u64),
             from: position_at(&follower.log, common),
             to: follower.position(),
             complete: true,
         });
+        if common < follower.committed {
+            // Its database shows what is cut: it is given up, and with it the incarnation (rule 18).
+            follower.incarnation = Incarnation(follower.incarnation.0 ^ RESEEDED);
+        }
     }
     follower.log = leader.log.clone();
     follower.committed = leader.committed;

@@ -60,7 +60,12 @@ impl Node {
             Err(error) => super::die("cannot archive a divergent tail", &error),
         };
         tracing::warn!(%from, %to, records = entries.len(), archive, "divergent tail archived");
-        let report = DivergenceReport { archive, from, to, complete: false };
+        let state = core.control.state();
+        // Without follower copies whatever was flushed may have been acknowledged; the hint on disk lags behind.
+        let alone = state.config.as_ref().is_some_and(|config| config.standing().any(|config| config.acks == 0));
+        let acknowledged = if alone { to.index } else { state.acknowledged.min(to.index) };
+        let incarnation = state.incarnation;
+        let report = DivergenceReport { archive, incarnation, acknowledged, from, to, complete: false };
         if let Err(error) = core.control.update(|state| state.divergences.push(report.clone())) {
             super::die("cannot note a divergent tail", &error);
         }
