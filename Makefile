@@ -21,7 +21,7 @@ ARGS ?=
 # Clusters and measurements would disturb each other.
 .NOTPARALLEL:
 
-.PHONY: all build demo test test-fast check bench torture fmt licences
+.PHONY: all build demo test test-fast test-docs check bench torture fmt licences
 
 all: build
 
@@ -36,8 +36,12 @@ demo: build
 test-fast:
 	cargo test $(CARGO_FLAGS) --workspace
 
-# Everything: tests, then real clusters of processes under real faults.
-test: test-fast demo torture
+# Everything: tests, then real clusters of processes: the documents' commands, the demo, and real faults.
+test: test-fast test-docs demo torture
+
+# Runs every command in README.md and docs/ as a reader would.
+test-docs: build
+	scripts/test-docs --binaries $(BIN)
 
 # Kills and freezes nodes of real clusters under load, in every mode, and checks every acknowledged write.
 torture: build
