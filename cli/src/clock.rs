@@ -14,7 +14,7 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
-/// Microseconds of the clock that also counts suspended time (design, section 5).
+/// Microseconds of the clock that also counts suspended time, as leases need it (`docs/protocol.md`, Time).
 pub fn boottime_us() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     (time.tv_sec as u64) * 1_000_000 + (time.tv_nsec as u64) / 1000

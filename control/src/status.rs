@@ -176,7 +176,7 @@ pub struct Veto {
     pub reason: String,
 }
 
-/// `status.lastFailover`: what was lost, honestly (design 6.5).
+/// `status.lastFailover`: what was lost, honestly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {

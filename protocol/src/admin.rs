@@ -56,7 +56,7 @@ pub struct Promote {
     pub config: ConfigPair,
     /// Rule 16: how long to wait before opening, counted from the receipt of this call.
     pub lease_wait_ms: u64,
-    /// Advance AUTOINCREMENT counters by the logged gap: acknowledged records may have been lost (design 6.5).
+    /// Advance AUTOINCREMENT counters by the logged gap: acknowledged records may have been lost.
     pub lossy: bool,
     pub peers: Vec<PeerAddress>,
     pub settings: NodeSettings,

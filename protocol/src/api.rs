@@ -1,4 +1,4 @@
-//! The JSON of the client API `/v1` (design, section 8). Values travel as [`serde_json::Value`]: integers beyond 2^53 as
+//! The JSON of the client API `/v1` (`docs/http-api.md`). Values travel as [`serde_json::Value`]: integers beyond 2^53 as
 //! strings, blobs as `{"base64": "…"}`.
 
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub struct ExecuteRequest {
     pub deadline_ms: Option<u64>,
 }
 
-/// What a read may see (design 4.4).
+/// What a read may see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Consistency {

@@ -67,7 +67,7 @@ pub struct FollowerProgress {
     pub acknowledged: Index,
     /// Milliseconds since its last answer of any kind in this epoch; `None` = never.
     pub answered_ms_ago: Option<u64>,
-    /// It has flushed what was committed when it asked to join, or more (design 4.6).
+    /// It has flushed what was committed when it asked to join, or more.
     pub caught_up: bool,
 }
 

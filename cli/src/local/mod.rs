@@ -1,4 +1,4 @@
-//! `rdb local`: a cluster of processes on this machine, run by the same decisions as one on Kubernetes (design, 7.5).
+//! `rdb local`: a cluster of processes on this machine, run by the same decisions as one on Kubernetes.
 //!
 //! ```text
 //!     watch threads ──lines──┐                      ┌── admin calls (threads)

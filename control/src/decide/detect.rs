@@ -1,4 +1,4 @@
-//! Is the leader really down? Evidence from cheap and certain to slow (design 6.1).
+//! Is the leader really down? Evidence from cheap and certain to slow.
 //!
 //! | evidence | verdict |
 //! | --- | --- |

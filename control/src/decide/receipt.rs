@@ -1,4 +1,4 @@
-//! Losing writes, honestly (design 6.5): the receipt of a failover, and how it becomes exact.
+//! Losing writes, honestly: the receipt of a failover, and how it becomes exact.
 
 use rdb_protocol::status::{DivergenceReport, NodeState, NodeStatus, Role};
 use rdb_protocol::NodeName;

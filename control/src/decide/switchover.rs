@@ -1,4 +1,4 @@
-//! Planned switchover (design 6.3): stop writes → everything is flushed at the target → an election with the old leader as
+//! Planned switchover: stop writes → everything is flushed at the target → an election with the old leader as
 //! recruit and the target preferred. Until that election it can be called off at any time.
 
 use std::time::Duration;

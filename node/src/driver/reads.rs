@@ -1,4 +1,4 @@
-//! Reads at each consistency level (design 4.4).
+//! Reads at each consistency level.
 //!
 //! A read first runs on the thread that serves the request, with an instruction budget: most are over in microseconds, and a
 //! change of threads would cost more than they do. One that exceeds the budget is run again, from the start, where blocking is

@@ -71,7 +71,7 @@ pub struct ReadCall {
     pub deadline: Deadline,
 }
 
-/// What a read may see (design 4.4), with what the level needs.
+/// What a read may see, with what the level needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// Refused with `NOT_LEADER` by a node that does not lead or has no valid lease after the snapshot was taken.
