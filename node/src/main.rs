@@ -1,10 +1,16 @@
 //! The `rdb-node` binary.
 
+use std::process::ExitCode;
+
 use clap::Parser;
 use rdb_node::args::Args;
+use rdb_node::driver::boot::BootError;
 use tracing_subscriber::EnvFilter;
 
-fn main() -> Result<(), anyhow::Error> {
+/// A start that was refused, which trying again will not change (`EX_CONFIG` of sysexits.h).
+const EXIT_REFUSED: u8 = 78;
+
+fn main() -> Result<ExitCode, anyhow::Error> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
@@ -17,5 +23,12 @@ fn main() -> Result<(), anyhow::Error> {
     let outcome = runtime.block_on(rdb_node::run::run(args));
     // Threads of the driver may wait on disk or sockets; everything that matters is durable by design.
     runtime.shutdown_background();
-    outcome
+    match outcome {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            let Some(boot) = error.downcast_ref::<BootError>() else { return Err(error) };
+            tracing::error!(code = boot.code(), error = %boot, "this node does not start");
+            Ok(ExitCode::from(EXIT_REFUSED))
+        }
+    }
 }

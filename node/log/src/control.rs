@@ -12,8 +12,8 @@
 //! new file's space is set aside beforehand (`control.spare`), so that a full disk does not keep a node from making a
 //! promise: without that it could be neither fenced nor promoted.
 //!
-//! A directory with data but without a control file is refused: what the node had promised is unknown, and a node that
-//! forgets a promise loses acknowledged writes (rule 5).
+//! A directory with files of something else is refused, and so is one with data but without a control file: what the node
+//! had promised is unknown, and a node that forgets a promise loses acknowledged writes (rule 5).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -39,6 +39,8 @@ const SPARE: &str = "control.spare";
 const LOCK: &str = "lock";
 /// What shows that a directory without a control file is not a new one.
 const DATA: [&str; 2] = ["log", "db"];
+/// What may be in a directory before its first control file: a first start that was cut short, and a volume's own.
+const HARMLESS: [&str; 3] = [LOCK, SPARE, "lost+found"];
 
 /// The data directory's control file, open and locked for this process.
 #[derive(Debug)]
@@ -53,14 +55,15 @@ impl Control {
     /// Locks the directory, and reads its control file or makes a new one with a fresh incarnation.
     pub fn open_or_create(dir: &Path, name: NodeName) -> Result<Control, ControlError> {
         std::fs::create_dir_all(dir).map_err(io_error("create", dir))?;
-        let lock = lock(&dir.join(LOCK))?;
         let path = dir.join(CONTROL);
+        if !path.exists() {
+            // Before the lock, which would be the first file of ours in it.
+            refuse_occupied(dir)?;
+        }
+        let lock = lock(&dir.join(LOCK))?;
         let state = match std::fs::read(&path) {
             Ok(bytes) => decode(&path, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if let Some(data) = DATA.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
-                    return Err(ControlError::Missing(data));
-                }
                 let state = ControlState::new(name.clone(), fresh_incarnation(dir)?);
                 write(dir, &state)?;
                 state
@@ -104,6 +107,21 @@ fn fresh_incarnation(dir: &Path) -> Result<Incarnation, ControlError> {
     let random = getrandom::u64().map_err(|error| io::Error::other(error.to_string()));
     // 0 reads as "none" to people.
     Ok(Incarnation(random.map_err(io_error("get a random number for", dir))?.max(1)))
+}
+
+/// Only an empty directory becomes ours.
+fn refuse_occupied(dir: &Path) -> Result<(), ControlError> {
+    if let Some(data) = DATA.iter().map(|name| dir.join(name)).find(|path| path.exists()) {
+        return Err(ControlError::Missing(data));
+    }
+    for entry in std::fs::read_dir(dir).map_err(io_error("read", dir))? {
+        let found = entry.map_err(io_error("read", dir))?.file_name();
+        if !HARMLESS.iter().any(|name| found == *name) {
+            let found = found.to_string_lossy().into_owned();
+            return Err(ControlError::Occupied { dir: dir.to_owned(), found });
+        }
+    }
+    Ok(())
 }
 
 fn lock(path: &Path) -> Result<File, ControlError> {

@@ -73,6 +73,9 @@ pub enum ControlError {
     Missing(PathBuf),
     #[error("{} is not a control file of ReplicatedDB", .0.display())]
     Foreign(PathBuf),
+    /// Neither empty nor ours: it belongs to something else. Nothing was touched.
+    #[error("{} is not empty and not of ReplicatedDB, it has {found:?}: give this node a directory of its own", dir.display())]
+    Occupied { dir: PathBuf, found: String },
     #[error("{} has format version {found}, this node understands {known}: upgrade this node", path.display())]
     NewerVersion { path: PathBuf, found: u32, known: u32 },
     #[error("{} is damaged: {reason}", path.display())]

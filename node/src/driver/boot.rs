@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rdb_engine::{Engine, EngineError};
-use rdb_log::{DataState, Log, LogError, LogOptions};
+use rdb_log::{ControlError, DataState, Log, LogError, LogOptions};
 use rdb_protocol::admin::{AdminRefusal, Init};
 use rdb_protocol::status::SeedReport;
 use rdb_protocol::{Incarnation, Index, Position};
@@ -43,6 +43,41 @@ pub enum BootError {
     Start(#[from] StartError),
     #[error("cannot {0}: {1}")]
     Io(&'static str, std::io::Error),
+}
+
+impl BootError {
+    /// Stable, for scripts and alerts. The text says which file, and what to do.
+    pub fn code(&self) -> &'static str {
+        match self {
+            BootError::Control(error) => match error {
+                ControlError::Locked(_) => "DATA_LOCKED",
+                ControlError::Foreign(_) | ControlError::Occupied { .. } => "DATA_FOREIGN",
+                ControlError::NewerVersion { .. } => "DATA_NEWER",
+                ControlError::Missing(_) => "CONTROL_MISSING",
+                ControlError::Corrupt { .. } => "CONTROL_CORRUPT",
+                ControlError::OtherNode { .. } => "OTHER_NODE",
+                ControlError::Full(_) => "DISK_FULL",
+                ControlError::Io { .. } => "DISK_FAILED",
+            },
+            BootError::Log(error) => match error {
+                LogError::Foreign(_) => "DATA_FOREIGN",
+                LogError::NewerVersion { .. } | LogError::Record(_) => "DATA_NEWER",
+                LogError::Full(_) => "DISK_FULL",
+                LogError::Io { .. } => "DISK_FAILED",
+                _ => "LOG_UNUSABLE",
+            },
+            BootError::Engine(error) => match error {
+                EngineError::Foreign { .. } => "DATA_FOREIGN",
+                EngineError::Full(_) => "DISK_FULL",
+                EngineError::Io { .. } => "DISK_FAILED",
+                EngineError::Build(_) => "BUILD",
+                _ => "DATABASE_UNUSABLE",
+            },
+            BootError::Token(_) => "TOKEN_FILE",
+            BootError::Start(_) => "LOG_UNUSABLE",
+            BootError::Io(..) => "DISK_FAILED",
+        }
+    }
 }
 
 /// Why data that is there cannot be used: it is given up under a new incarnation (rule 18), visibly.

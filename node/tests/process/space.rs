@@ -1,0 +1,92 @@
+//! Disks that are full: writes are refused, reads go on, and free space heals it.
+
+use rdb_protocol::Index;
+use rdb_protocol::api::{ErrorCode, Retry};
+use serde_json::json;
+
+use crate::support::disk::SmallDisk;
+use crate::support::{Cluster, Ledger, Node, wait_until};
+
+const MIB: u64 = 1 << 20;
+/// Room for some segments of the log, the database and the thresholds of `driver::disk`.
+const DISK_MIB: u64 = 192;
+
+fn is_full(node: &Node) -> bool {
+    node.problems().contains(&"DISK_FULL".to_owned())
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_serves_reads_until_there_is_space_again() {
+    let mut cluster = Cluster::prepare(1);
+    let Some(disk) = SmallDisk::mount(cluster.path("small"), DISK_MIB) else { return };
+    cluster.nodes[0].data = disk.path.join("node");
+    cluster.bootstrap(1);
+    let node = cluster.leader();
+    let boot = node.status().boot;
+    let mut ledger = Ledger::create(node);
+    ledger.write_all(node, 10, 1000);
+
+    // First with room for what has begun; then with none at all, while writes come in.
+    for leave in [40 * MIB, 0] {
+        disk.fill(leave);
+        for _ in 0..20 {
+            ledger.write_bytes(node, 500_000, 5000);
+        }
+        wait_until("it says so", || is_full(node));
+        assert_eq!(ledger.write(node), Some(ErrorCode::DiskFull));
+        let refused = node.execute("DELETE FROM ledger", json!([]));
+        assert_eq!((refused.error(), refused.status), (ErrorCode::DiskFull, 507));
+        assert_eq!(refused.body["error"]["retry"], json!(Retry::Safe));
+        ledger.check(node);
+        assert!(node.get("/readyz").body.as_str().unwrap().contains("DISK_FULL"));
+
+        disk.empty();
+        wait_until("it has healed", || !is_full(node));
+        ledger.write_all(node, 5, 1000);
+        ledger.check(node);
+    }
+    assert_eq!(node.status().boot, boot, "without a restart");
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.elect(0);
+    ledger.check(cluster.leader());
+    cluster.assert_equal_content();
+    cluster.nodes[0].kill();
+}
+
+#[test]
+fn a_follower_without_space_stops_counting_and_the_leader_goes_on_with_the_other() {
+    let mut cluster = Cluster::prepare(3);
+    let Some(disk) = SmallDisk::mount(cluster.path("small"), DISK_MIB) else { return };
+    cluster.nodes[1].data = disk.path.join("node");
+    cluster.bootstrap(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    ledger.write_all(cluster.leader(), 5, 1000);
+    cluster.wait_caught_up(1);
+    let boot = cluster.nodes[1].status().boot;
+    disk.fill(0);
+    // More than what it has preallocated.
+    ledger.write_all(cluster.leader(), 40, MIB as usize);
+    wait_until("it says so", || is_full(&cluster.nodes[1]));
+    let flushed = |i: usize| cluster.nodes[i].status().flushed.index;
+    wait_until("the other follower has all", || flushed(2) >= flushed(0));
+    assert!(flushed(1) < flushed(0), "it has what there was room for");
+    let acknowledged = |i: usize| -> Index {
+        let status = cluster.leader().status();
+        let name = &cluster.nodes[i].name;
+        status.followers.iter().find(|follower| follower.member.name == *name).unwrap().acknowledged
+    };
+    assert!(acknowledged(1) <= flushed(1));
+    ledger.write_all(cluster.leader(), 5, 1000);
+    cluster.nodes[1].query_any("SELECT count(*) FROM ledger").ok();
+
+    disk.empty();
+    wait_until("it has healed", || !is_full(&cluster.nodes[1]));
+    wait_until("it counts again", || acknowledged(1) >= cluster.leader().status().committed);
+    ledger.write_all(cluster.leader(), 3, 1000);
+    assert_eq!(cluster.nodes[1].status().boot, boot, "without a restart");
+    cluster.assert_equal_content();
+    cluster.elect(1);
+    ledger.check(cluster.leader());
+    cluster.nodes[1].kill();
+}
