@@ -48,6 +48,8 @@ pub struct ClusterStatus {
     pub config: Option<ConfigPair>,
     /// Highest config version that ever stood: one that was given up is not used again.
     pub config_version: u64,
+    /// When the last config change was given up, until one succeeds.
+    pub config_given_up_unix_ms: Option<u64>,
     /// Why the election of `epoch` was started and what was known then; cleared with `Steady`.
     pub election: Option<Election>,
     /// A planned switchover before its election.

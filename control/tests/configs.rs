@@ -183,6 +183,7 @@ fn a_change_that_cannot_be_met_any_more_is_given_up_and_its_version_is_not_used_
     world.node(&follower).isolated = true;
     world.run_until("given up", |w| w.settled() && w.has_event("ConfigChangeGivenUp"));
     assert_eq!((world.acks(), world.status().config_version), (1, version));
+    assert_eq!(world.status().config.as_ref().unwrap().current.version, version);
     world.node(&follower).isolated = false;
     world.run_until("changed after all", |w| w.settled() && w.acks() == 2);
     assert!(world.status().config_version > version);
@@ -398,4 +399,18 @@ fn two_configs_that_lost_their_members_are_left_only_by_a_persons_word() {
     world.observed.requests.accept_data_loss = Some(rdb_protocol::Epoch(2));
     world.run_until("open", |w| w.settled() && w.acks() == 2);
     assert!(world.status().last_failover.as_ref().unwrap().lossy);
+}
+
+#[test]
+fn a_change_that_the_leader_refuses_is_given_up() {
+    let mut world = World::steady(|_| {});
+    let leader = world.leader();
+    world.node(&leader).refuses_changes = true;
+    world.change_spec(|spec| spec.instances = 4);
+    world.run_until("given up", |w| w.settled() && w.has_event("ConfigChangeGivenUp"));
+    world.run_ms(60_000);
+    assert_eq!(world.cohort().len(), 3);
+    assert!(world.status().config_version <= 9, "tried too often: {}", world.status().config_version);
+    world.node(&leader).refuses_changes = false;
+    world.run_until("added after all", |w| w.settled() && w.cohort().len() == 4);
 }

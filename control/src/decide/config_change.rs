@@ -3,6 +3,8 @@
 //! An operator that finds `next` in the status goes on from there; so does the leader of a later epoch, which was promoted
 //! with both.
 
+use std::time::Duration;
+
 use rdb_protocol::admin::{NextConfig, Settle};
 use rdb_protocol::status::{NodeStatus, SettleReport};
 use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair};
@@ -20,6 +22,10 @@ pub(super) fn start(view: &View, draft: &mut Draft) -> bool {
     let status = view.status();
     let (Some(leading), Some(pair)) = (view.leading(), &status.config) else { return false };
     if pair.next.is_some() || (!leading.opened && view.can_commit(&pair.current)) {
+        return false;
+    }
+    if let Some(left) = pause_left(view) {
+        draft.wake(view, view.now.plus(left));
         return false;
     }
     wake_for_absent(view, draft, &pair.current);
@@ -41,6 +47,16 @@ pub(super) fn start(view: &View, draft: &mut Draft) -> bool {
         }
     });
     true
+}
+
+/// After a change was given up: a member that comes and goes, or a leader that refuses, must not turn into a stream of
+/// changes. The default `syncTimeout`, the time scale on which members count as gone.
+const PAUSE_AFTER_GIVING_UP: Duration = Duration::from_secs(10);
+
+fn pause_left(view: &View) -> Option<Duration> {
+    let at = view.status().config_given_up_unix_ms?;
+    let since = Duration::from_millis(view.observed.unix_ms.saturating_sub(at));
+    PAUSE_AFTER_GIVING_UP.checked_sub(since).filter(|left| !left.is_zero())
 }
 
 /// Looks again when a member has been away for `syncTimeout`.
@@ -66,19 +82,22 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     let Some(next) = &pair.next else { return false };
     if let Some(report) = settled_report(view, leading, next) {
         if report.committed {
-            finish(draft, pair, report);
+            finish(view, draft, pair, report);
             return true;
         }
         draft.block(format!("{} waits for enough copies of its record", describe("Changing to", &report.keep)));
         return false;
     }
     let knows = leading.config.as_ref().is_some_and(|known| known.next.as_ref() == Some(next));
-    if !knows {
+    let refused = told(view, CallKind::NextConfig, |call| matches!(call, AdminCall::NextConfig(c) if c.next == *next));
+    let given_up = !knows && matches!(refused, Some(CallOutcome::Refused(_))) && view.can_commit(&pair.current);
+    if !knows && !given_up {
         let call = AdminCall::NextConfig(NextConfig { epoch: status.epoch, next: next.clone() });
         draft.call(view, &leader.name, call, AfterDone::Repeat);
         return false;
     }
-    match keep(view, pair, next) {
+    let keep = if given_up { Some(as_before(pair, next)) } else { keep(view, pair, next) };
+    match keep {
         Some(keep) => {
             let call = AdminCall::Settle(Settle { epoch: status.epoch, version: next.version, keep });
             draft.call(view, &leader.name, call, AfterDone::Repeat);
@@ -99,6 +118,19 @@ fn settled_report<'a>(view: &View, leading: &'a NodeStatus, next: &ClusterConfig
     leading.settled.as_ref().filter(ours)
 }
 
+/// How the leader answered the last call of this kind, if it was this one.
+fn told<'a>(view: &View<'a>, kind: CallKind, is_it: impl Fn(&AdminCall) -> bool) -> Option<&'a CallOutcome> {
+    let key = CallKey { to: view.status().leader.as_ref()?.name.clone(), kind };
+    let record = view.observed.calls.get(&key).filter(|record| is_it(&record.call))?;
+    record.outcome.as_ref()
+}
+
+/// The old rule under the new version: a change that is given up uses its number up, so that no other change can be taken
+/// for it.
+fn as_before(pair: &ConfigPair, next: &ClusterConfig) -> ClusterConfig {
+    ClusterConfig { version: next.version, ..pair.current.clone() }
+}
+
 /// Which of the two to keep: the new one if it can be met, else the old one. The leader obeys the first answer in its
 /// epoch, so what was asked once is asked again.
 fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
@@ -111,18 +143,20 @@ fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterC
     if let Some(asked) = asked.filter(|asked| asked.epoch == view.status().epoch && asked.version == next.version) {
         return Some(asked.keep.clone());
     }
-    [next, &pair.current].into_iter().find(|config| view.can_commit(config)).cloned()
+    [next.clone(), as_before(pair, next)].into_iter().find(|config| view.can_commit(config))
 }
 
-fn finish(draft: &mut Draft, pair: &ConfigPair, report: &SettleReport) {
+fn finish(view: &View, draft: &mut Draft, pair: &ConfigPair, report: &SettleReport) {
     let kept = report.keep.clone();
-    if pair.next.as_ref() == Some(&kept) {
-        draft.event("ConfigChanged", describe("In force:", &kept), describe("before:", &pair.current));
-    } else {
+    let given_up = pair.next.as_ref() != Some(&kept);
+    if given_up {
         draft.warn("ConfigChangeGivenUp", describe("Still in force:", &kept), "the new members could not be reached");
+    } else {
+        draft.event("ConfigChanged", describe("In force:", &kept), describe("before:", &pair.current));
     }
     draft.decide(|status| {
         status.config = Some(ConfigPair::settled(kept));
+        status.config_given_up_unix_ms = given_up.then_some(view.observed.unix_ms);
         if status.phase == Phase::Reconfiguring {
             status.phase = Phase::Steady;
         }

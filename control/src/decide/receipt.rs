@@ -1,7 +1,7 @@
 //! Losing writes, honestly: the receipt of a failover, and how it becomes exact.
 
-use rdb_protocol::status::{DivergenceReport, NodeState, NodeStatus, Role};
 use rdb_protocol::NodeName;
+use rdb_protocol::status::{DivergenceReport, NodeState, Role};
 
 use super::failover::in_a_row;
 use super::view::View;
@@ -65,8 +65,9 @@ pub(super) fn settled(view: &View, receipt: &Receipt) -> Option<Receipt> {
 
 /// The tail that was cut because of this failover: it ends in the epoch that the old leader led.
 fn cut_of<'a>(divergences: &'a [DivergenceReport], receipt: &Receipt) -> Option<&'a DivergenceReport> {
-    let is_it =
-        |cut: &&DivergenceReport| cut.to.epoch == receipt.from_epoch && Some(cut.incarnation) == receipt.from_incarnation;
+    let is_it = |cut: &&DivergenceReport| {
+        cut.to.epoch == receipt.from_epoch && Some(cut.incarnation) == receipt.from_incarnation
+    };
     divergences.iter().rev().find(is_it)
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rdb_control::{Action, AdminCall, ClusterStatus, Observed, Plan, Time};
-use rdb_protocol::BOOTSTRAP_VERSION;
+use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig};
 
 use super::node::{Node, Record};
 
@@ -79,7 +79,10 @@ impl Checker {
             }
             AdminCall::Settle(settle) => {
                 let pair = stored.config.as_ref().unwrap();
-                assert!(pair.standing().any(|config| *config == settle.keep), "keeps what does not stand");
+                let stands =
+                    |config: &ClusterConfig| (&config.cohort, config.acks) == (&settle.keep.cohort, settle.keep.acks);
+                assert!(pair.standing().any(stands), "keeps what does not stand");
+                assert_eq!(settle.keep.version, settle.version);
                 assert_eq!(pair.next.as_ref().map(|next| next.version), Some(settle.version));
                 assert!(stored.has_leader() && Some(to) == leader && settle.epoch == stored.epoch);
             }
@@ -120,7 +123,10 @@ impl Checker {
                 assert_eq!(new.config_version, next.version);
             }
             (Some(next), None) => {
-                assert!(after.current == *next || after.current == before.current, "settled on a third config");
+                let kept = (&after.current.cohort, after.current.acks);
+                let known = [(&next.cohort, next.acks), (&before.current.cohort, before.current.acks)];
+                assert!(known.contains(&kept), "settled on a third config");
+                assert_eq!(after.current.version, next.version);
             }
             (None, None) => panic!("current was rewritten without a change"),
             (Some(_), Some(_)) => panic!("next was rewritten while it stood"),

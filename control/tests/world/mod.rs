@@ -156,15 +156,15 @@ impl World {
         self.next_id
     }
 
-    /// Runs until the condition holds; fails after a simulated hour.
+    /// Runs until the condition holds; fails after a quarter of a simulated hour.
     pub fn run_until(&mut self, what: &str, condition: impl Fn(&World) -> bool) {
-        for _ in 0..72_000 {
+        for _ in 0..18_000 {
             if condition(self) {
                 return;
             }
             self.step();
         }
-        panic!("not within an hour: {what}\nstatus: {:#?}\nevents: {:#?}", self.status(), self.events);
+        panic!("not within a quarter of an hour: {what}\nstatus: {:#?}\nevents: {:#?}", self.status(), self.events);
     }
 
     pub fn run_ms(&mut self, ms: u64) {
