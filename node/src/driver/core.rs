@@ -309,7 +309,7 @@ impl Node {
     /// A leader's writer waits for this; a follower's worker applies.
     fn committed(&self, core: &Core, index: Index) {
         self.view.set_committed(index);
-        self.decided.notify_all();
+        self.view.notify();
         let Some(running) = &core.running else { return };
         if !running.replica.is_open() {
             self.worker.wake();
@@ -345,7 +345,7 @@ impl Node {
         let lead = Lead { epoch, place };
         self.view.lead.send_if_modified(|now| std::mem::replace(now, lead.clone()) != lead);
         if changed {
-            self.decided.notify_all();
+            self.view.notify();
             self.worker.wake();
         }
         self.view.status_changed();

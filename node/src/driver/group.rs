@@ -4,10 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Statement, Transaction, TransactionResult, Writer};
-use rdb_protocol::Epoch;
 use rdb_protocol::api::{ApiError, ErrorCode, Outcome};
 use rdb_record::Record;
-use rdb_replication::{Input, ProposalRefusal, RoleView, Time};
+use rdb_replication::{Input, ProposalRefusal, Time};
 use tokio::sync::oneshot;
 
 use super::Node;
@@ -101,24 +100,21 @@ fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
 
 /// Waits for the right to write: while writes are stopped, or without a lease in async mode, the group waits.
 fn reserve(node: &Node, mut jobs: Vec<WriteJob>) -> Option<(rdb_replication::Slot, Vec<WriteJob>)> {
-    let mut core = node.lock();
     loop {
         if node.disk.is_full() {
-            drop(core);
             refuse(jobs, &disk_full());
             return None;
         }
-        let role = core.running.as_ref().map(|running| running.replica.role());
-        if !matches!(role, Some(RoleView::Open | RoleView::WritesStopped)) {
-            drop(core);
+        if !node.view.is_open() {
             refuse(jobs, &not_leader());
             return None;
         }
         let now = Time(clock::boot_micros());
-        if let Some(slot) = core.running.as_mut().and_then(|running| running.replica.reserve_slot(now)) {
+        let slot = node.lock().running.as_mut().and_then(|running| running.replica.reserve_slot(now));
+        if let Some(slot) = slot {
             return Some((slot, jobs));
         }
-        node.decided.wait_for(&mut core, RECHECK);
+        node.view.wait_for(RECHECK);
         jobs = answer_late(jobs);
         if jobs.is_empty() {
             return None;
@@ -141,19 +137,9 @@ fn commit(node: &Node, slot: Slot, record: Record) -> Result<(), CommitError> {
     if effects.full {
         return Err(CommitError(disk_full()));
     }
-    let mut core = node.lock();
-    while node.view.committed() < index {
-        if !leads(&core, slot.epoch) {
-            return Err(CommitError(unknown()));
-        }
-        node.decided.wait(&mut core);
-    }
+    node.view.wait_until(|| node.view.committed() >= index || !node.view.leads(slot.epoch));
     // Committed under another leader's epoch is not ours to show: the record at this index may be another one.
-    if leads(&core, slot.epoch) { Ok(()) } else { Err(CommitError(unknown())) }
-}
-
-fn leads(core: &super::core::Core, epoch: Epoch) -> bool {
-    core.running.as_ref().is_some_and(|running| running.replica.is_open() && running.replica.epoch() == epoch)
+    if node.view.leads(slot.epoch) { Ok(()) } else { Err(CommitError(unknown())) }
 }
 
 fn answer(node: &Node, result: GroupResult, replies: Replies) {

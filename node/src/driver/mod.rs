@@ -75,8 +75,6 @@ pub struct Node {
     pub tokens: NodeTokens,
     boot: Incarnation,
     core: Mutex<Core>,
-    /// Notified with the core's lock held: a commit, or a change of role or epoch.
-    decided: Condvar,
     /// Wakes the ticker early.
     ticks: Condvar,
     view: view::View,
@@ -119,7 +117,6 @@ impl Node {
             tokens,
             boot: Incarnation(boot::random()),
             core: Mutex::new(Core::new(control)),
-            decided: Condvar::new(),
             ticks: Condvar::new(),
             view: view::View::default(),
             worker: WorkerHandle::default(),

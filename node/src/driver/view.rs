@@ -1,7 +1,9 @@
 //! What the node publishes of itself without its lock: read on every request.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 
+use parking_lot::{Condvar, Mutex};
 use rdb_protocol::api::Token;
 use rdb_protocol::{Epoch, Index};
 use rdb_replication::RoleView;
@@ -20,6 +22,8 @@ pub struct View {
     serving: AtomicBool,
     pub lead: watch::Sender<Lead>,
     pub status: watch::Sender<()>,
+    decision: Mutex<()>,
+    decided: Condvar,
 }
 
 impl Default for View {
@@ -32,6 +36,8 @@ impl Default for View {
             serving: AtomicBool::new(false),
             lead: watch::Sender::new(Lead::default()),
             status: watch::Sender::new(()),
+            decision: Mutex::new(()),
+            decided: Condvar::new(),
         }
     }
 }
@@ -48,9 +54,36 @@ impl View {
         before != encode(role) || epoch_before != epoch.0
     }
 
+    /// A commit, or a change of role or epoch: whoever waits looks again.
+    pub fn notify(&self) {
+        // Under the lock, so that nobody who has just looked misses it.
+        let _guard = self.decision.lock();
+        self.decided.notify_all();
+    }
+
+    /// Waits until `done`, without the core's lock: a writer is woken while the thread that brought the commit still tells the
+    /// followers of it.
+    pub fn wait_until(&self, mut done: impl FnMut() -> bool) {
+        let mut guard = self.decision.lock();
+        while !done() {
+            self.decided.wait(&mut guard);
+        }
+    }
+
+    /// Waits for the next notification, at most for `limit`.
+    pub fn wait_for(&self, limit: Duration) {
+        let mut guard = self.decision.lock();
+        self.decided.wait_for(&mut guard, limit);
+    }
+
     /// Does this node lead, open for clients?
     pub fn is_open(&self) -> bool {
         matches!(self.role(), RoleView::Open | RoleView::WritesStopped)
+    }
+
+    /// Does this node lead `epoch`, open for clients?
+    pub fn leads(&self, epoch: Epoch) -> bool {
+        self.is_open() && self.epoch() == epoch
     }
 
     pub fn epoch(&self) -> Epoch {
