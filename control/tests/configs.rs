@@ -351,13 +351,15 @@ fn a_steady_cluster_is_left_alone() {
 #[test]
 fn an_unreachable_node_is_not_flooded_with_calls() {
     let mut world = World::steady(|_| {});
-    let leader = world.leader();
-    let followers = world.followers();
+    let (leader, follower) = (world.leader(), world.followers()[0].clone());
     world.kill(&leader);
-    world.kill(&followers[0]);
-    world.observed.requests.accept_data_loss = Some(rdb_protocol::Epoch(1));
+    world.run_until("rule 7", |w| w.status().epoch.0 == 2);
+    world.kill(&follower);
+    let calls = world.calls_sent;
     world.run_ms(60_000);
-    assert!(world.calls_sent < 300, "{} calls in a minute", world.calls_sent);
+    assert_eq!(world.status().phase, Phase::FailingOver);
+    let calls = world.calls_sent - calls;
+    assert!((60..200).contains(&calls), "{calls} calls to two nodes in a minute");
 }
 
 #[test]
@@ -413,4 +415,20 @@ fn a_change_that_the_leader_refuses_is_given_up() {
     assert!(world.status().config_version <= 9, "tried too often: {}", world.status().config_version);
     world.node(&leader).refuses_changes = false;
     world.run_until("added after all", |w| w.settled() && w.cohort().len() == 4);
+}
+
+#[test]
+fn a_settled_config_is_taken_over_only_when_its_record_is_committed() {
+    let mut world = World::steady(|_| {});
+    let leader = world.leader();
+    world.change_spec(|spec| spec.replication.sync_followers = 2);
+    world.run_until("next stands", |w| w.status().config.as_ref().unwrap().next.is_some());
+    let now = world.now_ms;
+    world.node(&leader).stuck_since_ms = Some(now);
+    world.run_ms(3000);
+    let now = world.now_ms;
+    assert!(world.nodes[&leader].report(now).settled.is_some_and(|settled| !settled.committed));
+    assert!(world.status().config.as_ref().unwrap().next.is_some(), "it stands until the report");
+    world.node(&leader).stuck_since_ms = None;
+    world.run_until("changed", |w| w.settled() && w.acks() == 2);
 }

@@ -419,3 +419,26 @@ fn detection_is_as_cautious_as_asked_for() {
     assert_eq!(world.status().epoch.0, 1);
     world.run_until("open", |w| w.settled() && w.leader() != old);
 }
+
+#[test]
+fn a_loss_is_not_forgotten_when_the_leader_that_it_made_dies_before_opening() {
+    let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);
+    let old = world.leader();
+    for follower in world.followers() {
+        world.node(&follower).starved = true;
+    }
+    world.run_ms(1000);
+    world.exit_proof = false;
+    world.kill(&old);
+    world.run_until("chosen and promoted", |w| w.leader() != old && w.nodes[&w.leader()].is_leader());
+    let chosen = world.leader();
+    world.kill(&chosen);
+    world.revive(&chosen);
+    for follower in world.followers() {
+        world.node(&follower).starved = false;
+    }
+    world.run_until("open by the leader shortcut", |w| w.settled() && w.status().epoch.0 >= 3);
+    let receipt = world.status().last_failover.clone().unwrap();
+    assert!(receipt.lossy && receipt.records_at_risk >= world.checker.lost.len() as u64, "{receipt:?}");
+    assert_eq!(world.status().loss_epoch, Some(world.status().epoch));
+}
