@@ -24,6 +24,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A switchover stops writes for a second or two at most and is refused or given up by then.
 const SWITCHOVER_PATIENCE: Duration = Duration::from_secs(60);
 
+/// A node ends its incarnation as soon as it is told to.
+const RESEED_PATIENCE: Duration = Duration::from_secs(20);
+
 /// `rdb local up`: runs until the cluster has ended.
 pub fn up(options: &UpOptions) -> Result<ExitCode, Failure> {
     log_to_stderr();
@@ -73,7 +76,7 @@ pub fn other(command: LocalCommand) -> Result<ExitCode, Failure> {
         LocalCommand::Freeze(on) => request(&on.data, &Request::Freeze { node: on.node }),
         LocalCommand::Thaw(on) => request(&on.data, &Request::Thaw { node: on.node }),
         LocalCommand::Start(on) => request(&on.data, &Request::Start { node: on.node }),
-        LocalCommand::Reseed(on) => request(&on.data, &Request::Reseed { node: on.node }),
+        LocalCommand::Reseed(on) => reseed(&on.data, on.node),
         LocalCommand::AcceptDataLoss { data, epoch } => request(&data, &Request::AcceptDataLoss { epoch }),
         LocalCommand::Set { data, path, value } => request(&data, &Request::Set { path, value }),
         LocalCommand::Maintenance { data, switch } => {
@@ -213,12 +216,47 @@ fn switchover(data: &DataOption, target: NodeName, no_wait: bool) -> Result<Exit
             return Ok(ExitCode::SUCCESS);
         }
         if settled && report.switchover.is_none() && report.status.switchover.is_none() {
-            let since = before.events.last().map_or(0, |event| event.boottime_us);
-            let why = report.events.iter().rev().find(|event| event.warning && event.boottime_us > since);
-            let why = why.map_or(report.status.message.clone(), |event| event.message.clone());
+            let why = warning_since(&before, &report).unwrap_or(report.status.message);
             return Err(Failure::Other(format!("{target} does not lead: {why}")));
         }
         clock::pause(LOOK_AGAIN);
     }
     Err(Failure::Other(format!("the switchover to {target} is not done after {} s", SWITCHOVER_PATIENCE.as_secs())))
+}
+
+/// The latest warning that `before` did not have yet: why something that was asked for is not done.
+fn warning_since(before: &Report, report: &Report) -> Option<String> {
+    let since = before.events.last().map_or(0, |event| event.boottime_us);
+    let warning = report.events.iter().rev().find(|event| event.warning && event.boottime_us > since);
+    warning.map(|event| event.message.clone())
+}
+
+/// Asks for it and waits until the node has begun anew: from then on `rdb local wait` knows what to wait for.
+fn reseed(data: &DataOption, node: String) -> Result<ExitCode, Failure> {
+    let socket = socket(data)?;
+    let before = look(&socket)?;
+    send(data, &Request::Reseed { node })?;
+    let deadline = clock::now() + RESEED_PATIENCE;
+    while clock::now() < deadline {
+        let report = look(&socket)?;
+        if let Some(name) = begun_anew(&before, &report) {
+            output::line(&format!("{name} begins anew, with a copy from the leader"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let (None, Some(why)) = (&report.reseed, warning_since(&before, &report)) {
+            return Err(Failure::Other(why));
+        }
+        clock::pause(LOOK_AGAIN);
+    }
+    Err(Failure::Other(format!("the re-seeding has not begun after {} s", RESEED_PATIENCE.as_secs())))
+}
+
+/// The node that has another incarnation than before.
+fn begun_anew<'a>(before: &Report, report: &'a Report) -> Option<&'a NodeName> {
+    let incarnation = |told: &InstanceReport| told.report.as_ref().map(|node| node.incarnation);
+    let changed = report.instances.iter().find(|told| {
+        let old = before.instances.iter().find(|old| old.name == told.name).and_then(incarnation);
+        old.zip(incarnation(told)).is_some_and(|(old, new)| old != new)
+    });
+    changed.map(|told| &told.name)
 }
