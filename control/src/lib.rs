@@ -8,7 +8,7 @@
 //! | [`status`] | the stored status: the decisions made so far (compare-and-swap only) and what is told to people |
 //! | [`observed`] | what a driver saw: the stored status, the nodes' reports, evidence, answers, requests |
 //! | [`plan`] | what a driver has to do |
-//! | [`decide`] | the decisions, one file per concern |
+//! | [`mod@decide`] | the decisions, one file per concern |
 //! | [`time`] | points in time as the driver's clock counts them |
 //!
 //! ## How a driver uses it

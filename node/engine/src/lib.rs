@@ -11,7 +11,7 @@
 //! | [`applier`] | [`Applier`]: page records of a leader, checksum verified |
 //! | [`reader`] | [`Reader`]: read-only queries with instruction budgets |
 //! | [`seed`] | page-exact base copies: [`SeedSession`] reads one, [`SeedWriter`] installs one |
-//! | [`diff`] | row changes between two databases, for the divergence archive |
+//! | [`mod@diff`] | row changes between two databases, for the divergence archive |
 //! | [`value`], [`json`] | values, statements, results, and their JSON |
 //! | [`error`] | what can go wrong, by what the caller must do |
 //! | `vfs`, `capture` | the shim at SQLite's `-wal` file: where a commit becomes a record |

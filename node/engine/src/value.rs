@@ -54,7 +54,7 @@ impl Statement {
 /// Bounds of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of all result rows of the request (`access.maxResultSize`), counted as [`QueryResult::weight`] counts.
+    /// Bytes of all result rows of the request (`access.maxResultSize`), counted as [`Value::weight`] counts.
     pub max_result_bytes: u64,
 }
 
