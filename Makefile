@@ -21,7 +21,7 @@ ARGS ?=
 # Clusters and measurements would disturb each other.
 .NOTPARALLEL:
 
-.PHONY: all build demo test test-fast test-docs check bench torture fmt licences
+.PHONY: all build demo test test-fast test-docs check bench torture fmt doc licences
 
 all: build
 
@@ -61,3 +61,7 @@ licences:
 
 fmt:
 	cargo fmt --all
+
+# The module headers are the map of the code: target/doc/rdb_node/index.html and its neighbours.
+doc:
+	cargo doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items

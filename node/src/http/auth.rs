@@ -143,7 +143,7 @@ fn admit(accepted: &[&Option<Secret>], caller: &Caller, what: &str) -> Result<()
         } else {
             format!("Send `Authorization: Bearer <{what} token>`.")
         };
-        return Err(ErrorCode::Unauthorized.error(format!("a {what} token is required"), hint));
+        return Err(ErrorCode::Unauthorized.error(format!("the {what} token is required"), hint));
     };
     // Every secret is compared, so that the time does not tell which one was close.
     let matches =
