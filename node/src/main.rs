@@ -10,6 +10,12 @@ use tracing_subscriber::EnvFilter;
 /// A start that was refused, which trying again will not change (`EX_CONFIG` of sysexits.h).
 const EXIT_REFUSED: u8 = 78;
 
+/// Threads that serve HTTP: half of the processors. The database, the peers and the disk need the others, and idle workers
+/// that wake each other for every request cost more than they serve.
+fn http_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
+}
+
 fn main() -> Result<ExitCode, anyhow::Error> {
     let args = Args::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
@@ -19,7 +25,7 @@ fn main() -> Result<ExitCode, anyhow::Error> {
     } else {
         log.with_ansi(false).init();
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(http_threads()).enable_all().build()?;
     let outcome = runtime.block_on(rdb_node::run::run(args));
     // Threads of the driver may wait on disk or sockets; everything that matters is durable by design.
     runtime.shutdown_background();

@@ -126,13 +126,25 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
     let engine = match node.open_engine() {
         Ok(engine) => engine,
         Err(error @ EngineError::Missing(_)) => return unusable("DATABASE_MISSING", error.to_string()),
+        Err(error @ EngineError::Corrupt { .. }) => return unusable("DATABASE_CORRUPT", error.to_string()),
         Err(error) => return Err(error.into()),
     };
-    let position = engine.position()?;
+    let (position, content) = match engine.verify() {
+        Ok(verified) => verified,
+        Err(error @ EngineError::Corrupt { .. }) => return unusable("DATABASE_CORRUPT", error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
     let fits = log.position(position.index).is_some_and(|at| at.epoch == position.epoch);
     if !fits {
         let reason = format!("the database is at {}, the log ends at {}", position.index, log.last());
         return unusable("LOG_BEHIND", reason);
+    }
+    if let Some(stated) = stated_content(&log, position.index)?
+        && stated != content
+    {
+        let index = position.index;
+        let reason = format!("the database's content is {content:016x}, record {index} states {stated:016x}");
+        return unusable("DATABASE_CORRUPT", reason);
     }
     let Some(mut persistent) = core.persistent() else { return Ok(Ok(())) };
     persistent.committed = persistent.committed.max(position.index);
@@ -145,6 +157,15 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
     node.view.set_applied(position.index);
     node.set_engine(Some(engine));
     Ok(Ok(()))
+}
+
+/// What the database must hold after the record at `index`; `None` when the log begins behind it.
+fn stated_content(log: &Log, index: Index) -> Result<Option<u64>, BootError> {
+    if index <= log.base().index {
+        return Ok(None);
+    }
+    let entries = log.read(index, 1)?;
+    Ok(entries.first().map(|entry| entry.decode()).transpose().map_err(LogError::from)?.map(|record| record.content))
 }
 
 fn give_up(node: &Node, core: &mut Core, unusable: Unusable) -> Result<(), BootError> {
@@ -210,7 +231,7 @@ impl Node {
         self.take_up(&mut core, init).map_err(|error| refuse(format!("cannot initialise: {error}")))?;
         self.publish(&core);
         let effects = self.step(&mut core, rdb_replication::Input::Start);
-        drop(core);
+        self.unlock(core);
         self.finish(effects);
         Ok(())
     }

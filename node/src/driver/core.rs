@@ -8,13 +8,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use rdb_log::{Control, Log, LogError, SyncHandle};
 use rdb_protocol::admin::AdminRefusal;
 use rdb_protocol::status::Problem;
 use rdb_protocol::{Index, Member, Position};
 use rdb_replication::{
-    AdminAnswer, Input, LogView, Output, Persistent, ProposalRefusal, Replica, RoleView, Side, Time, Token, wire,
+    AdminAnswer, Input, LogView, Output, PeerMessage, Persistent, ProposalRefusal, Replica, RoleView, Side, Time,
+    Token, wire,
 };
 use tokio::sync::oneshot;
 
@@ -41,7 +42,16 @@ pub struct Core {
     /// A divergent tail that the worker must turn into row changes before it applies anything else.
     pub tail: Option<Tail>,
     outputs: Vec<Output>,
+    /// What [`Node::unlock`] sends.
+    sends: Sends,
 }
+
+type Sends = Vec<(Arc<Link>, PeerMessage)>;
+
+/// Held while messages are sent, and taken before the core's lock is given back: so messages go out in the order of the steps
+/// that made them, while other threads step on.
+#[derive(Default)]
+pub struct SendOrder(Mutex<Sends>);
 
 /// Log and state machine of one incarnation.
 pub struct Running {
@@ -93,6 +103,7 @@ impl Core {
             problems: BTreeMap::new(),
             tail: None,
             outputs: Vec::new(),
+            sends: Vec::new(),
         }
     }
 
@@ -167,15 +178,33 @@ impl Node {
         self.core.lock()
     }
 
+    /// Gives the lock back and sends what the steps under it had to say. A socket takes tens of microseconds for a message, in
+    /// which other threads may step.
+    pub fn unlock(&self, mut core: MutexGuard<'_, Core>) {
+        if core.sends.is_empty() {
+            return;
+        }
+        let mut sends = self.send_order.0.lock();
+        std::mem::swap(&mut *sends, &mut core.sends);
+        drop(core);
+        for (link, message) in sends.drain(..) {
+            link.send([Bytes::from(wire::encode(&message))]);
+        }
+    }
+
     /// Gives an input, and does what it leads to, flushing included.
     pub fn drive(&self, input: Input) -> Effects {
-        let effects = self.step(&mut self.lock(), input);
+        let mut core = self.lock();
+        let effects = self.step(&mut core, input);
+        self.unlock(core);
         self.finish(effects)
     }
 
     /// As [`Node::drive`], but leaves flushing to the flusher thread: for threads that others wait for.
     pub fn drive_deferred(&self, input: Input) {
-        let effects = self.step(&mut self.lock(), input);
+        let mut core = self.lock();
+        let effects = self.step(&mut core, input);
+        self.unlock(core);
         self.defer(effects);
     }
 
@@ -197,6 +226,7 @@ impl Node {
                 break;
             }
             let next = self.step(&mut core, Input::Persisted { upto: handle.upto() });
+            self.unlock(core);
             effects.sync = next.sync;
         }
         effects
@@ -208,7 +238,7 @@ impl Node {
         if core.generation == generation {
             self.view.set_applied(index);
             let effects = self.step(&mut core, Input::Applied { index });
-            drop(core);
+            self.unlock(core);
             self.finish(effects);
         }
     }
@@ -218,12 +248,12 @@ impl Node {
         let mut core = self.lock();
         if core.generation == generation {
             let effects = self.step(&mut core, input);
-            drop(core);
+            self.unlock(core);
             self.finish(effects);
         }
     }
 
-    /// Steps the core and carries out its outputs.
+    /// Steps the core and carries out its outputs. The caller gives the lock back with [`Node::unlock`].
     pub fn step(&self, core: &mut Core, input: Input) -> Effects {
         let mut effects = Effects { generation: core.generation, ..Effects::default() };
         let mut outputs = std::mem::take(&mut core.outputs);
@@ -263,7 +293,7 @@ impl Node {
             Output::Sync => effects.sync = core.running.as_mut().map(|running| running.log.sync_handle()),
             Output::Send { to, message } => {
                 if let Some((_, link)) = core.links.get(&to) {
-                    link.send([Bytes::from(wire::encode(&message))]);
+                    core.sends.push((link.clone(), message));
                 }
             }
             Output::Fetch { to, prev, max_bytes } => {

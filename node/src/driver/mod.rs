@@ -75,6 +75,7 @@ pub struct Node {
     pub tokens: NodeTokens,
     boot: Incarnation,
     core: Mutex<Core>,
+    send_order: core::SendOrder,
     /// Wakes the ticker early.
     ticks: Condvar,
     view: view::View,
@@ -117,6 +118,7 @@ impl Node {
             tokens,
             boot: Incarnation(boot::random()),
             core: Mutex::new(Core::new(control)),
+            send_order: core::SendOrder::default(),
             ticks: Condvar::new(),
             view: view::View::default(),
             worker: WorkerHandle::default(),

@@ -130,7 +130,9 @@ pub(super) fn serve(node: &Arc<Node>, mut connection: Connection, member: &Membe
         }
         core.links.insert(member.clone(), (side, link.clone()));
         let effects = node.step(&mut core, Input::PeerUp { member: member.clone(), side });
-        (core.generation, effects)
+        let generation = core.generation;
+        node.unlock(core);
+        (generation, effects)
     };
     node.finish(effects);
     node.view.status_changed();
@@ -149,7 +151,7 @@ pub(super) fn serve(node: &Arc<Node>, mut connection: Connection, member: &Membe
     if core.links.get(member).is_some_and(|(_, current)| Arc::ptr_eq(current, &link)) {
         core.links.remove(member);
         let effects = node.step(&mut core, Input::PeerDown { member: member.clone(), side });
-        drop(core);
+        node.unlock(core);
         node.finish(effects);
         node.view.status_changed();
     }

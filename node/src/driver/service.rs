@@ -163,7 +163,7 @@ impl Service {
             core.replies.insert(token, reply);
             let input = Input::Admin { token, call, timestamp: node.timestamp() };
             let effects = node.step(&mut core, input);
-            drop(core);
+            node.unlock(core);
             node.defer(effects);
             node.dialer.retry();
             node.seeding.retry();
@@ -207,7 +207,7 @@ impl Service {
             }
             let effects = node.step(&mut core, Input::Noop);
             let last = core.running.as_ref().map(|running| running.log.last().index);
-            drop(core);
+            node.unlock(core);
             node.defer(effects);
             last.ok_or_else(|| refused("this node has no log"))
         });

@@ -18,7 +18,7 @@ const MAX_WAITING: usize = 1024;
 
 /// The ticker wakes at least so often, though the core may ask for less: the shortest heartbeat interval is 50 ms.
 const TICK: Duration = Duration::from_millis(50);
-/// Free space is looked at so often.
+/// Free space, and what a checkpoint met, is looked at so often.
 const DISK_TICKS: u64 = 4;
 /// Retention, hints in the control file, idle seed sessions.
 const HOUSEKEEPING_TICKS: u64 = 40;
@@ -114,17 +114,29 @@ fn tick_forever(node: &Node) {
                 node.ticks.wait_for(&mut core, wait);
             }
             let effects = node.step(&mut core, Input::Tick { timestamp: node.timestamp() });
+            node.unlock(core);
             node.defer(effects);
             wait
         };
         count += u64::from(!wait.is_zero());
-        if count.is_multiple_of(DISK_TICKS) && node.disk.refresh() {
-            node.disk_changed();
+        if count.is_multiple_of(DISK_TICKS) {
+            look_at_disk(node);
         }
         if count.is_multiple_of(HOUSEKEEPING_TICKS) {
             housekeeping(node);
         }
         probe(node);
+    }
+}
+
+fn look_at_disk(node: &Node) {
+    if let Some(engine) = node.engine()
+        && let Some(failure) = engine.failure()
+    {
+        super::die("the database cannot be written", &failure);
+    }
+    if node.disk.refresh() {
+        node.disk_changed();
     }
 }
 
@@ -138,6 +150,7 @@ fn probe(node: &Node) {
     let pause = running.replica.settings().progress_timeout_ms * 1000 / PROBES_PER_TIMEOUT;
     if running.replica.is_open() && idle >= pause && running.replica.uncommitted_ms(Time(now)).is_none() {
         let effects = node.step(&mut core, Input::Noop);
+        node.unlock(core);
         node.defer(effects);
     }
 }
