@@ -9,8 +9,8 @@
 //! Everything in `-wal` is committed (a group is logged before it becomes visible), so a checkpoint can never bring
 //! something into the file that the log does not hold.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::{Condvar, Mutex};
@@ -39,6 +39,8 @@ pub(crate) struct WalGauge {
     bound: u64,
     wanted: Mutex<Wanted>,
     wake: Condvar,
+    /// The disk failed under a checkpoint.
+    failure: OnceLock<String>,
     /// Held by the writing role while a group runs, by the thread while it copies the rest.
     pub(crate) gate: Mutex<()>,
     /// Held during a checkpoint: SQLite lets a second one at the same time end at once, with nothing done. Taken
@@ -60,6 +62,7 @@ impl WalGauge {
             bound: bound.max(1),
             wanted: Mutex::default(),
             wake: Condvar::new(),
+            failure: OnceLock::new(),
             gate: Mutex::new(()),
             one: Mutex::new(()),
         }
@@ -67,6 +70,10 @@ impl WalGauge {
 
     pub(crate) fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
     }
 
     pub(crate) fn checkpoints(&self) -> u64 {
@@ -95,8 +102,13 @@ impl CheckpointThread {
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<CheckpointThread, EngineError> {
         let plain = connection::internal(&shared.options.path, CACHE)?;
         // Recovery or an earlier process may have left frames.
-        let (log, copied) = passive(&plain.connection)?;
-        shared.gauge.frames.store(log.saturating_sub(copied), Ordering::Relaxed);
+        let left = match passive(&plain.connection) {
+            Ok((log, copied)) => log.saturating_sub(copied),
+            // They stay where they are until there is space. Nothing else needs it: reads go on.
+            Err(EngineError::Full(_)) => shared.gauge.bound,
+            Err(error) => return Err(error),
+        };
+        shared.gauge.frames.store(left, Ordering::Relaxed);
         let owned = Arc::clone(shared);
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
@@ -129,9 +141,17 @@ fn work(shared: &Shared, connection: &Connection) {
             }
             wanted.checkpoint = false;
         }
-        if let Err(error) = checkpoint(shared, connection) {
+        match checkpoint(shared, connection) {
+            Ok(()) => {}
+            Err(error @ EngineError::Io { .. }) => {
+                // Perhaps of a flush: another attempt would succeed without having saved anything.
+                tracing::error!(%error, "checkpoint failed; there is no other");
+                // Only this thread sets it, and ends.
+                let _ = shared.gauge.failure.set(error.to_string());
+                return;
+            }
             // The next frames wake the thread again; meanwhile -wal grows.
-            tracing::warn!(%error, "checkpoint failed");
+            Err(error) => tracing::warn!(%error, "checkpoint failed"),
         }
     }
 }

@@ -111,6 +111,8 @@ fn opening(error: rusqlite::Error) -> EngineError {
 pub(crate) fn sqlite(doing: &'static str, error: rusqlite::Error) -> EngineError {
     match error.sqlite_error_code() {
         Some(ffi::ErrorCode::DiskFull) => EngineError::Full(error.to_string()),
+        Some(ffi::ErrorCode::DatabaseCorrupt) => EngineError::Corrupt { doing, why: error.to_string() },
+        Some(ffi::ErrorCode::SystemIoFailure) => EngineError::Io { doing, why: error.to_string() },
         _ => EngineError::Sqlite { doing, why: error.to_string() },
     }
 }
@@ -120,7 +122,12 @@ pub(crate) fn internal_error(doing: &'static str, error: &SqliteError) -> Engine
     if error.is_full() {
         return EngineError::Full(error.message.clone());
     }
-    EngineError::Sqlite { doing, why: format!("{} (code {})", error.message, error.code) }
+    let why = format!("{} (code {})", error.message, error.code);
+    match error.primary() {
+        ffi::SQLITE_CORRUPT => EngineError::Corrupt { doing, why },
+        ffi::SQLITE_IOERR => EngineError::Io { doing, why },
+        _ => EngineError::Sqlite { doing, why },
+    }
 }
 
 /// An error of the file system.

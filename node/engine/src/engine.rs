@@ -208,6 +208,21 @@ impl Engine {
         Ok(scan(&self.shared)?.content())
     }
 
+    /// Reads every page, unless that was done before, and returns the content checksum with the position that it
+    /// belongs to: what the record there must state. Writer and applier then need not read again. `Busy` as for them.
+    pub fn verify(&self) -> Result<(DbPosition, u64), EngineError> {
+        let _turn = WriteTurn::take(&self.shared)?;
+        ensure_table(&self.shared)?;
+        let table = self.shared.table.lock();
+        Ok(table.as_ref().map_or((DbPosition::default(), 0), |table| (table.position(), table.content())))
+    }
+
+    /// Why the disk cannot be trusted any more: a checkpoint could not write or flush. Set once; the process must end,
+    /// because a flush that failed cannot be made good by another one.
+    pub fn failure(&self) -> Option<&str> {
+        self.shared.gauge.failure()
+    }
+
     /// The content checksum as the last write left it, and the position that it belongs to. `None` until a writer or
     /// applier was opened.
     pub fn content(&self) -> Option<(DbPosition, u64)> {

@@ -97,6 +97,9 @@ pub enum EngineError {
     Busy,
     #[error("no space: {0}")]
     Full(String),
+    /// The file is ours, but SQLite cannot make sense of it.
+    #[error("{doing}: the database is damaged: {why}")]
+    Corrupt { doing: &'static str, why: String },
     #[error("{doing}: {why}")]
     Sqlite { doing: &'static str, why: String },
     #[error("{doing}: {why}")]

@@ -1,6 +1,10 @@
 //! Damaged logs and databases.
 
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
 use rdb_protocol::Incarnation;
+use rdb_protocol::admin::{AdminRefusal, Done, Reseed};
 use rdb_protocol::api::ErrorCode;
 use rdb_protocol::status::NodeState;
 use serde_json::json;
@@ -122,22 +126,83 @@ fn a_database_that_is_gone_is_fetched_anew_under_a_new_incarnation() {
     cluster.assert_equal_content();
 }
 
+/// Writes rows and stops node `i` with all of them in its database file; returns that file.
+fn stopped_with_rows(cluster: &mut Cluster, ledger: &mut Ledger, i: usize) -> PathBuf {
+    ledger.write_all(cluster.leader(), 30, 3000);
+    cluster.wait_caught_up(i);
+    cluster.assert_equal_content();
+    cluster.nodes[i].kill();
+    let path = cluster.nodes[i].data.join("db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    path
+}
+
+/// Filler of a row that is not among the last: SQLite would not notice, and no later write replaces it.
+fn flip_some_row(database: &Path) {
+    let length = std::fs::metadata(database).unwrap().len();
+    flip(database, length - 10 * 4096 - 1000);
+}
+
+#[test]
+fn a_damaged_database_is_found_at_the_start_and_fetched_anew() {
+    let mut cluster = Cluster::start(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    let half = |path: &Path| {
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_len(file.metadata().unwrap().len() / 8192 * 4096).unwrap();
+    };
+    for damage in [flip_some_row, half] {
+        let before = incarnation(&cluster, 1);
+        let database = stopped_with_rows(&mut cluster, &mut ledger, 1);
+        damage(&database);
+        cluster.nodes[0].signal(libc::SIGSTOP);
+        cluster.nodes[1].start();
+        let status = cluster.nodes[1].status();
+        assert_eq!(cluster.nodes[1].problems(), ["DATABASE_CORRUPT"]);
+        assert_eq!(status.state, NodeState::Seeding);
+        assert_ne!(status.incarnation, before);
+        cluster.nodes[0].signal(libc::SIGCONT);
+        cluster.follow(1);
+        cluster.wait_caught_up(1);
+        cluster.reconfigure(&[0, 1, 2], 1);
+        cluster.assert_equal_content();
+    }
+    cluster.elect(1);
+    ledger.check(cluster.leader());
+}
+
+#[test]
+fn a_damaged_database_never_becomes_the_leaders() {
+    let mut cluster = Cluster::start(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    let database = stopped_with_rows(&mut cluster, &mut ledger, 0);
+    flip_some_row(&database);
+    cluster.nodes[0].start();
+    // It has as many records as the others, and would be as good a leader.
+    cluster.fence(None);
+    let refused = cluster.try_promote(0, 0);
+    assert!(matches!(refused, Err(AdminRefusal::State { .. })), "{refused:?}");
+    cluster.elect(1);
+    cluster.wait_caught_up(0);
+    ledger.write_all(cluster.leader(), 3, 100);
+    ledger.check(cluster.leader());
+    cluster.assert_equal_content();
+}
+
 #[test]
 fn content_that_disagrees_with_the_leaders_is_not_served_but_fetched_anew() {
     let mut cluster = Cluster::start(3);
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 30, 3000);
+    // A fresh copy, so that no record in the log says what the content must be.
+    let first = incarnation(&cluster, 1);
+    cluster.nodes[1].admin::<Done>("reseed", &Reseed { epoch: cluster.epoch, incarnation: first }).unwrap();
+    wait_until("it has begun anew", || incarnation(&cluster, 1) != first);
     cluster.wait_caught_up(1);
-    cluster.assert_equal_content();
     let before = incarnation(&cluster, 1);
     cluster.nodes[1].kill();
-    let path = cluster.nodes[1].data.join("db");
-    let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
-    drop(connection);
-    let length = std::fs::metadata(&path).unwrap().len();
-    // Filler of a row that is not among the last: SQLite itself would not notice, and no later write replaces it.
-    flip(&path, length - 10 * 4096 - 1000);
+    flip_some_row(&cluster.nodes[1].data.join("db"));
 
     cluster.restart(1);
     ledger.write_all(cluster.leader(), 1, 100);

@@ -3,7 +3,7 @@
 use rdb_protocol::api::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Ledger, wait_for};
+use crate::support::{Cluster, Ledger, wait_for, wait_until};
 
 fn rows(path: &std::path::Path) -> Vec<Value> {
     let text = std::fs::read_to_string(path).unwrap();
@@ -59,7 +59,7 @@ fn the_tail_of_a_deposed_leader_is_archived_as_row_changes_and_cut() {
     assert!(report.to == end && report.from.index < end.index, "{report:?}");
     let archive = cluster.nodes[0].data.join("archive");
     assert!(archive.join(format!("{}.records", report.archive)).metadata().unwrap().len() > 4096);
-    assert!(!archive.join("work").exists(), "the working copies are gone");
+    wait_until("the working copies are gone", || !archive.join("work").exists());
     let mut found = rows(&archive.join(format!("{}.rows.jsonl", report.archive)));
     found.retain(|row| ["keyed", "keyless"].contains(&row["table"].as_str().unwrap_or_default()));
     let change = |table: &str, op: &str, from: &str, to: &str| {

@@ -7,7 +7,8 @@ use serde_json::json;
 
 use crate::support::{Cluster, Ledger};
 
-/// Takes the place of `fsync` and `fdatasync`: fails for paths with `RDB_TEST_FAIL_PATH` in them as long as the file
+/// Takes the place of `fsync` and `fdatasync`: fails for paths with `RDB_TEST_FAIL_PATH` in them (or at their
+/// end, before a `$`) as long as the file
 /// `RDB_TEST_FAIL_WHEN` exists, and notes every failure in it.
 const SHIM: &str = r#"
 #define _GNU_SOURCE
@@ -19,6 +20,12 @@ const SHIM: &str = r#"
 #include <sys/syscall.h>
 #include <unistd.h>
 
+static int named(const char *path, const char *part) {
+    size_t whole = strlen(path), length = strlen(part) - 1;
+    if (part[length] != '$') return strstr(path, part) != 0;
+    return whole >= length && strncmp(path + whole - length, part, length) == 0;
+}
+
 static int fails(int fd) {
     const char *when = getenv("RDB_TEST_FAIL_WHEN"), *part = getenv("RDB_TEST_FAIL_PATH");
     if (!when || !part || access(when, F_OK) != 0) return 0;
@@ -27,7 +34,7 @@ static int fails(int fd) {
     ssize_t length = readlink(link, path, sizeof path - 1);
     if (length < 0) return 0;
     path[length] = 0;
-    if (!strstr(path, part)) return 0;
+    if (!named(path, part)) return 0;
     int note = open(when, O_WRONLY | O_APPEND);
     if (note >= 0) { if (write(note, "x", 1) < 0) {} close(note); }
     errno = EIO;
@@ -146,4 +153,32 @@ fn a_promise_that_cannot_be_flushed_is_not_given() {
     cluster.wait_caught_up(2);
     ledger.check(cluster.leader());
     cluster.assert_equal_content();
+}
+
+#[test]
+fn a_database_that_cannot_be_flushed_ends_the_node_at_its_next_checkpoint() {
+    // The database file of a follower, and SQLite's own log of the leader.
+    for (i, part) in [(1, "/node-1/db$"), (0, "/node-0/db-wal$")] {
+        let mut cluster = Cluster::prepare(3);
+        let Some(shim) = Shim::build(&cluster) else { return };
+        shim.load(&mut cluster, i, part);
+        cluster.bootstrap(3);
+        let mut ledger = Ledger::create(cluster.leader());
+        ledger.write_all(cluster.leader(), 3, 1000);
+        shim.fail();
+        // More than what wakes the checkpoint thread.
+        for _ in 0..24 {
+            ledger.write_bytes(cluster.leader(), 1 << 20, 1000);
+        }
+        assert_eq!(cluster.nodes[i].wait_exit().code(), Some(EXIT_STORAGE));
+        assert!(cluster.nodes[i].output().contains("the database cannot be written"));
+        assert_eq!(shim.heal(), 1, "a failed flush is never tried again");
+        cluster.nodes[i].start();
+        let recruits = cluster.fence(None);
+        let best = (0..3).max_by_key(|i| recruits[*i].position.rank()).unwrap();
+        cluster.promote(best, None, 0);
+        ledger.check(cluster.leader());
+        ledger.write_all(cluster.leader(), 3, 1000);
+        cluster.assert_equal_content();
+    }
 }

@@ -7,14 +7,14 @@ use rdb_protocol::admin::{Done, ResumeWrites, StopWrites};
 use rdb_protocol::api::{ErrorCode, Outcome};
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Node, Reply, wait_until};
+use crate::support::{Cluster, Reply, wait_until};
 
 /// Runs all batches in as few groups as possible: they are sent while writes are stopped, so that they wait together.
 fn together(cluster: &Cluster, batches: &[Vec<String>]) -> Vec<Reply> {
     let node = cluster.leader();
     let stop = StopWrites { epoch: cluster.epoch, deadline_ms: 30_000 };
     node.admin::<Done>("stop-writes", &stop).unwrap();
-    let before = connections(node);
+    let before = node.connections();
     let ready = Barrier::new(batches.len());
     std::thread::scope(|scope| {
         let send = |batch: &Vec<String>| {
@@ -30,20 +30,12 @@ fn together(cluster: &Cluster, batches: &[Vec<String>]) -> Vec<Reply> {
         let mut looks = 0;
         wait_until("all clients are connected", || {
             looks += 1;
-            connections(node) >= before + looks + batches.len() as u64
+            node.connections() >= before + looks + batches.len() as u64
         });
         node.query_any("SELECT 1").ok();
         node.admin::<Done>("resume-writes", &ResumeWrites { epoch: cluster.epoch }).unwrap();
         clients.into_iter().map(|client| client.join().unwrap()).collect()
     })
-}
-
-/// Connections accepted so far, that of this very question included.
-fn connections(node: &Node) -> u64 {
-    let Value::String(text) = node.get("/metrics").body else { panic!("no metrics") };
-    let line =
-        text.lines().find(|line| line.starts_with("rdb_http_connections_total ")).expect("the number of connections");
-    line.rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 fn batch(statements: &[&str]) -> Vec<String> {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rdb_protocol::Epoch;
+use rdb_protocol::admin::{Done, Follow, PeerAddress};
 use rdb_protocol::status::NodeState;
 
 use crate::support::proxy::Proxy;
@@ -88,4 +90,40 @@ fn a_follower_that_the_log_left_behind_gets_a_new_base_copy() {
     cluster.assert_equal_content();
     cluster.elect(2);
     ledger.check(cluster.leader());
+}
+
+#[test]
+fn nodes_of_two_clusters_take_nothing_from_each_other() {
+    let (mut ours, theirs) = (Cluster::start(2), Cluster::start(1));
+    let (mut our_ledger, mut their_ledger) = (Ledger::create(ours.leader()), Ledger::create(theirs.leader()));
+    our_ledger.write_all(ours.leader(), 5, 100);
+    their_ledger.write_all(theirs.leader(), 50, 100);
+    ours.wait_caught_up(1);
+    let before = ours.nodes[1].status();
+    // A mistaken operator names the other cluster's leader, under a higher epoch.
+    let follow = Follow {
+        epoch: Epoch(7),
+        leader: theirs.leader().member(),
+        peers: vec![PeerAddress { name: theirs.leader().name.clone(), address: theirs.leader().address.to_string() }],
+        settings: theirs.settings.clone(),
+        loss_permitted: false,
+    };
+    // The name is that of a member here too: only the cluster's identity tells them apart.
+    ours.nodes[1].admin::<Done>("follow", &follow).unwrap();
+    let before_dialling = theirs.leader().connections();
+    let mut looks = 0;
+    wait_until("it was turned away some times", || {
+        looks += 1;
+        theirs.leader().connections() > before_dialling + looks + 3
+    });
+    assert!(theirs.leader().status().followers.is_empty());
+    our_ledger.check_here(&ours.nodes[1]);
+    assert_eq!(ours.nodes[1].status().incarnation, before.incarnation);
+    ours.epoch = Epoch(7);
+    ours.elect(0);
+    ours.wait_caught_up(1);
+    our_ledger.write_all(ours.leader(), 3, 100);
+    our_ledger.check(ours.leader());
+    ours.assert_equal_content();
+    their_ledger.check(theirs.leader());
 }

@@ -77,9 +77,16 @@ impl SmallDisk {
 
     /// Takes space until only so much is left.
     pub fn fill(&self, leave: u64) {
-        let taken = self.free().saturating_sub(leave);
         let file = File::create(self.path.join("filler")).unwrap();
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, taken).unwrap();
+        let mut taken = 0;
+        // Others may take space, too, at the same time.
+        while let more @ 1.. = self.free().saturating_sub(leave).next_multiple_of(4096).min(1 << 20) {
+            match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), taken, more) {
+                Ok(()) => taken += more,
+                Err(rustix::io::Errno::NOSPC) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
     }
 
     pub fn empty(&self) {

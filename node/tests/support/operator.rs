@@ -40,7 +40,7 @@ impl Cluster {
             epoch: Epoch(0),
             leader: 0,
             detours: BTreeMap::new(),
-            config: ClusterConfig { version: 1, cohort: BTreeSet::new(), acks: 0 },
+            config: ClusterConfig { version: 2, cohort: BTreeSet::new(), acks: 0 },
             cluster: ClusterId(random()),
             dir,
         }
@@ -130,23 +130,28 @@ impl Cluster {
 
     /// Makes node `leader` lead the epoch that was promised, and the running others but `leave_out` follow it.
     pub fn promote(&mut self, leader: usize, leave_out: Option<usize>, lease_wait_ms: u64) {
+        self.try_promote(leader, lease_wait_ms).unwrap();
         self.leader = leader;
-        let call = Promote {
-            epoch: self.epoch,
-            leader: self.leader().member(),
-            config: ConfigPair::settled(self.config.clone()),
-            lease_wait_ms,
-            lossy: false,
-            peers: self.peers(leader),
-            settings: self.settings.clone(),
-        };
-        self.leader().admin::<Done>("promote", &call).unwrap();
         for i in (0..self.nodes.len()).filter(|i| *i != leader && Some(*i) != leave_out) {
             if self.nodes[i].is_running() {
                 self.follow(i);
             }
         }
         wait_until("the leader is open", || self.leader().status().opened);
+    }
+
+    pub fn try_promote(&self, leader: usize, lease_wait_ms: u64) -> Result<Done, AdminRefusal> {
+        let node = &self.nodes[leader];
+        let call = Promote {
+            epoch: self.epoch,
+            leader: node.member(),
+            config: ConfigPair::settled(self.config.clone()),
+            lease_wait_ms,
+            lossy: false,
+            peers: self.peers(leader),
+            settings: self.settings.clone(),
+        };
+        node.admin("promote", &call)
     }
 
     /// Changes to a config in which these nodes' copies count, and waits until it is in force.

@@ -227,6 +227,13 @@ impl Node {
         self.post("/v1/query", &json!({"sql": sql, "consistency": "any"}))
     }
 
+    /// Connections accepted so far, that of this very question included.
+    pub fn connections(&self) -> u64 {
+        let Value::String(text) = self.get("/metrics").body else { panic!("no metrics") };
+        let line = text.lines().find_map(|line| line.strip_prefix("rdb_http_connections_total "));
+        line.expect("the number of connections").parse().unwrap()
+    }
+
     /// The database file as the node serves it.
     pub fn snapshot(&self) -> Vec<u8> {
         let request = ureq::http::Request::get(format!("http://{}/v1/snapshot", self.address));

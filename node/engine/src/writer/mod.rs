@@ -337,6 +337,10 @@ impl Writer {
                 plan.shrink(self.turn.0.options.max_record_bytes);
                 return Ok(Attempt::Again);
             }
+            // Before the commit point SQLite only flushes the header of `-wal`, and a failed flush is not tried again.
+            (Err(error), Decision::None) if error.primary() == ffi::SQLITE_IOERR && !error.is_full() => {
+                return Err(Fatal(error.message));
+            }
             (Err(error), Decision::None) => failure(error, None),
             (Err(_), Decision::Stray) => {
                 SqlFailure::new(ErrorCode::Unavailable, "a write to -wal was not understood", "see the node's log")
