@@ -74,7 +74,14 @@ fn promote(role: &mut Role, step: &mut Step<'_>, call: Promote) -> Reply {
     if let Role::Leader(leader) = role
         && leader.epoch == call.epoch
     {
-        return Ok(()); // repeated
+        // Repeated: nothing of the reign changes, but members may have moved and the settings may be others.
+        let durable = &mut step.shared.durable;
+        if durable.peers != call.peers || durable.settings != call.settings {
+            durable.peers = call.peers;
+            durable.settings = call.settings;
+            step.persist();
+        }
+        return Ok(());
     }
     let durable = &step.shared.durable;
     if durable.promise.epoch != call.epoch {
