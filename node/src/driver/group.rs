@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Statement, Transaction, TransactionResult, Writer};
+use rdb_protocol::BOOTSTRAP_VERSION;
 use rdb_protocol::api::{ApiError, ErrorCode, Outcome};
 use rdb_record::Record;
 use rdb_replication::{Input, ProposalRefusal, Time};
