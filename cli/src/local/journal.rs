@@ -98,7 +98,9 @@ fn entry(event: Event) -> Entry {
 fn print_line(entry: &Entry) {
     let time = entry.at.get(11..23).unwrap_or(&entry.at);
     let mark = if entry.warning { "! " } else { "" };
-    let evidence = if entry.evidence.is_empty() { String::new() } else { format!(" ({})", entry.evidence) };
+    // Messages often name their evidence themselves.
+    let named = entry.message.contains(&entry.evidence);
+    let evidence = if named { String::new() } else { format!(" ({})", entry.evidence) };
     let text = printable(&format!("{}{evidence}", entry.message));
     // Whoever started us may have closed the pipe; the cluster goes on.
     let _ = writeln!(std::io::stdout(), "{time} {mark}{}: {text}", entry.reason);

@@ -39,6 +39,10 @@ impl Supervisor {
                 format!("re-seeding of {name} requested")
             }
             Request::AcceptDataLoss { epoch } => {
+                let present = self.observed.status.epoch;
+                if Epoch(epoch) < present {
+                    return Err(format!("epoch {epoch} has passed; the present one is {present}"));
+                }
                 self.observed.requests.accept_data_loss = Some(Epoch(epoch));
                 format!("loss of acknowledged writes accepted for epoch {epoch}")
             }

@@ -70,7 +70,8 @@ fn wake_for_absent(view: &View, draft: &mut Draft, current: &ClusterConfig) {
 
 fn describe(verb: &str, config: &ClusterConfig) -> String {
     let names = list(config.cohort.iter().map(|member| &member.name));
-    format!("{verb} config {}: {} follower copies out of {names}", config.version, config.acks)
+    let copies = if config.acks == 1 { "follower copy" } else { "follower copies" };
+    format!("{verb} config {}: a write needs {} {copies}, out of {names}", config.version, config.acks)
 }
 
 /// Goes on with the change that stands. True: it ended in this plan.

@@ -111,7 +111,7 @@ fn refused(view: &View, leader: &Member, since: Time) -> Option<String> {
         deaf.push(member.name);
     }
     let name = &leader.name;
-    (!deaf.is_empty()).then(|| format!("{name} refuses connections, and {} no longer hear it", list(deaf)))
+    (!deaf.is_empty()).then(|| format!("{name} refuses connections and is not heard by {} any more", list(deaf)))
 }
 
 /// When a follower of this leader heard it last.

@@ -296,7 +296,7 @@ fn choose(view: &View, draft: &mut Draft, chosen: &Recruit, lossy: bool) {
     // What the old leader says of itself when it is fenced is later, and so better, than its last report.
     let from = view.status().election.as_ref().and_then(|election| election.from.clone());
     let own_word = recruits(view).find(|(r, _)| Some(&r.member) == from.as_ref()).map(|(r, _)| r.acknowledged);
-    let evidence = format!("{} recruits, the greatest position is {}", recruits(view).count(), chosen.position);
+    let evidence = format!("recruits: {}, the greatest position: {}", recruits(view).count(), chosen.position);
     let message = format!("{} becomes the leader of epoch {}", member.name, chosen.epoch);
     if lossy {
         draft.warn("LeaderChosenWithLoss", format!("{message}; acknowledged records may be lost"), evidence);
