@@ -32,13 +32,13 @@ impl DiskSpace {
         self.full.store(true, Ordering::Relaxed);
     }
 
-    /// Looks again; returns true when the answer of [`DiskSpace::is_full`] changed.
-    pub fn refresh(&self) -> bool {
+    /// Looks again.
+    pub fn refresh(&self) {
         let free = match rustix::fs::statvfs(&self.directory) {
             Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
             Err(error) => {
                 tracing::warn!(%error, "cannot read the free space of the data directory");
-                return false;
+                return;
             }
         };
         let was = self.is_full();
@@ -47,6 +47,5 @@ impl DiskSpace {
         if full != was {
             tracing::warn!(free_bytes = free, full, "disk space");
         }
-        full != was
     }
 }

@@ -135,7 +135,11 @@ fn look_at_disk(node: &Node) {
     {
         super::die("the database cannot be written", &failure);
     }
-    if node.disk.refresh() {
+    node.disk.refresh();
+    // What is said is compared with what is: the state also changes when an append runs out of space or at the start, and
+    // what was said goes with the data when that is replaced.
+    let said = node.lock().problems.contains_key("DISK_FULL");
+    if said != node.disk.is_full() {
         node.disk_changed();
     }
 }

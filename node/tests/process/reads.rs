@@ -137,3 +137,29 @@ fn requests_are_held_while_nobody_leads_and_forwarded_to_the_next_leader() {
     assert_eq!(cluster.leader().query("SELECT count(*) FROM held").value(), good as u64);
     ledger.check(&cluster.nodes[2]);
 }
+
+#[test]
+fn a_leader_that_has_lost_its_followers_answers_no_linearizable_read() {
+    let mut cluster = Cluster::start(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    ledger.write_all(cluster.leader(), 3, 10);
+    cluster.nodes[1].kill();
+    cluster.nodes[2].kill();
+    let leader = cluster.leader();
+    wait_until("its lease has ended", || !leader.status().lease_valid);
+    assert_eq!(read(leader, json!({"consistency": "linearizable"})).error(), ErrorCode::NoLeader);
+    assert_eq!(leader.get("/v1/outcome/client:1").error(), ErrorCode::NoLeader);
+    let bounded = json!({"consistency": "bounded", "max_staleness_ms": 300});
+    wait_until("it may be replaced by now", || !read(leader, bounded.clone()).is_ok());
+    assert_eq!(read(leader, bounded).error(), ErrorCode::NotYet);
+    assert_eq!(read(leader, json!({"consistency": "any"})).value(), 3);
+    assert_eq!(ledger.write_bytes(leader, 10, 300), Some(ErrorCode::UnknownOutcome));
+
+    // One follower is enough for everything, the write in doubt included.
+    cluster.restart(1);
+    cluster.wait_caught_up(1);
+    wait_until("it has its lease again", || cluster.leader().status().lease_valid);
+    ledger.write_all(cluster.leader(), 2, 10);
+    ledger.check(cluster.leader());
+    assert_eq!(read(cluster.leader(), json!({})).value(), 6);
+}
