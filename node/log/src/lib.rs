@@ -3,6 +3,7 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`log`] | [`Log`]: append, cut, retention, lookups; used under the replication core's lock |
+//! | `ahead` | the next segment, made ahead of time |
 //! | [`sync`] | [`SyncHandle`]: flushes what was appended, outside of that lock |
 //! | [`reader`] | [`LogReader`]: reads for catch-up and apply, outside of that lock |
 //! | [`control`] | [`Control`]: promise, identity and config in one small file; the data directory's lock |
@@ -13,6 +14,7 @@
 //! | [`options`] | what the caller chooses, and what opening found |
 //! | [`error`] | what can go wrong, classified by what the caller must do |
 
+mod ahead;
 pub mod control;
 pub mod error;
 mod frame;

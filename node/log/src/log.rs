@@ -19,6 +19,7 @@ use std::sync::Arc;
 use rdb_protocol::{Epoch, Index, Position};
 use rdb_record::Entry;
 
+use crate::ahead::Ahead;
 use crate::error::LogError;
 use crate::frame::{Ending, frame_bytes};
 use crate::map::{Map, Segment, Shared};
@@ -38,6 +39,8 @@ pub struct Log {
     options: LogOptions,
     /// Full segments and directory changes that are maybe not flushed yet.
     pending: Vec<Arc<Pending>>,
+    /// Makes the next segment.
+    ahead: Option<Ahead>,
 }
 
 /// What an append must know of the map.
@@ -68,7 +71,11 @@ impl Log {
         if !segment::list(dir)?.is_empty() {
             return Err(LogError::Exists(dir.to_owned()));
         }
-        let first = new_segment(dir, base, options.segment_bytes)?;
+        let first = new_segment(dir, base, options.segment_bytes, None)?;
+        if options.zeros_ahead {
+            let fill = segment::fill_with_zeros(&first.file, segment::DATA, options.segment_bytes);
+            fill.map_err(LogError::io("preallocate", &first.path))?;
+        }
         first.file.sync_all().map_err(LogError::io("flush", &first.path))?;
         segment::sync_dir(dir)?;
         if let Some(parent) = dir.parent().filter(|parent| parent.is_dir()) {
@@ -86,7 +93,9 @@ impl Log {
 
     fn with(dir: &Path, map: Map, options: LogOptions) -> Result<Log, LogError> {
         let directory = File::open(dir).map_err(LogError::io("open", dir))?;
+        let ahead = options.zeros_ahead.then(|| Ahead::start(dir, options.segment_bytes)).transpose();
         Ok(Log {
+            ahead: ahead.map_err(LogError::io("start a thread for", dir))?,
             shared: Shared::new(map),
             dir: Arc::new(dir.to_owned()),
             directory: Arc::new(directory),
@@ -161,7 +170,7 @@ impl Log {
         }
         let (file, path, records) = (Arc::clone(&active.file), Arc::clone(&active.path), active.records());
         drop(map);
-        let mut next = new_segment(&self.dir, last, bytes)?;
+        let mut next = new_segment(&self.dir, last, bytes, self.ahead.as_ref())?;
         // Probably as many as in the last one; saves the vectors from growing under load.
         next.reserve(records);
         self.pending.push(Pending::new(file, path));
@@ -281,10 +290,10 @@ impl Log {
 }
 
 /// Creates the file of the segment after `base`.
-pub(crate) fn new_segment(dir: &Path, base: Position, bytes: u64) -> Result<Segment, LogError> {
+pub(crate) fn new_segment(dir: &Path, base: Position, bytes: u64, ahead: Option<&Ahead>) -> Result<Segment, LogError> {
     let salt = getrandom::u64()
         .map_err(|error| LogError::io("get a random number for", dir)(io::Error::other(error.to_string())))?;
-    let (file, path) = segment::create(dir, SegmentHeader { base, salt }, bytes)?;
+    let (file, path) = segment::create(dir, SegmentHeader { base, salt }, bytes, ahead)?;
     Ok(Segment::new(base, file, path, salt, bytes))
 }
 

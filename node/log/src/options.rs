@@ -19,11 +19,13 @@ pub struct LogOptions {
     pub cache_bytes: usize,
     /// Cut a complete but damaged last record. Only after the incarnation was ended on disk (rule 18).
     pub cut_bad_record: bool,
+    /// Fill segments with zeros before they are needed, on a thread of the log's own: flushes are faster then.
+    pub zeros_ahead: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: CACHE_BYTES, cut_bad_record: false }
+        LogOptions { segment_bytes: SEGMENT_BYTES, cache_bytes: CACHE_BYTES, cut_bad_record: false, zeros_ahead: false }
     }
 }
 

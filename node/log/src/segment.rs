@@ -22,6 +22,7 @@ use rdb_protocol::{Chain, Epoch, Index, Position};
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
+use crate::ahead::Ahead;
 use crate::error::LogError;
 use crate::frame::is_zero;
 
@@ -102,8 +103,23 @@ fn file_name(base: Position) -> String {
 
 /// Creates the segment for the records after `base`, `bytes` long. Not durable yet: file, header and directory entry are
 /// flushed with the first records. On error nothing is left.
-pub(crate) fn create(dir: &Path, header: SegmentHeader, bytes: u64) -> Result<(File, PathBuf), LogError> {
+pub(crate) fn create(
+    dir: &Path,
+    header: SegmentHeader,
+    bytes: u64,
+    ahead: Option<&Ahead>,
+) -> Result<(File, PathBuf), LogError> {
     let path = dir.join(file_name(header.base));
+    if let Some(file) = ahead.and_then(|ahead| ahead.take(&path, bytes)) {
+        return match file.write_all_at(&header.encode(), 0) {
+            Ok(()) => Ok((file, path)),
+            Err(error) => {
+                // As below.
+                let _ = std::fs::remove_file(&path);
+                Err(LogError::io("write", &path)(error))
+            }
+        };
+    }
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
     let file = open.map_err(LogError::io("create", &path))?;
     let filled = preallocate(&file, 0, bytes).and_then(|()| file.write_all_at(&header.encode(), 0));
@@ -126,8 +142,8 @@ pub(crate) fn preallocate(file: &File, from: u64, bytes: u64) -> io::Result<()> 
     }
 }
 
-/// For file systems that can't preallocate.
-fn fill_with_zeros(file: &File, from: u64, bytes: u64) -> io::Result<()> {
+/// For file systems that can't preallocate, and ahead of time.
+pub(crate) fn fill_with_zeros(file: &File, from: u64, bytes: u64) -> io::Result<()> {
     const CHUNK: usize = 1 << 20;
     let zeros = vec![0; CHUNK];
     let mut at = from;

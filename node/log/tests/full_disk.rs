@@ -85,13 +85,14 @@ fn a_full_disk_refuses_records_and_harms_none() {
 #[test]
 fn a_full_disk_does_not_keep_a_node_from_promising() {
     let Some(disk) = SmallDisk::new() else { return };
-    let mut control = Control::open_or_create(disk.path(), NodeName::new("a").unwrap()).unwrap();
+    let data = disk.path().join("data");
+    let mut control = Control::open_or_create(&data, NodeName::new("a").unwrap()).unwrap();
     disk.fill();
     for epoch in 1..20 {
         control.update(|state| state.promise.epoch = Epoch(epoch)).unwrap();
     }
     drop(control);
-    let control = Control::open_or_create(disk.path(), NodeName::new("a").unwrap()).unwrap();
+    let control = Control::open_or_create(&data, NodeName::new("a").unwrap()).unwrap();
     assert_eq!(control.state().promise.epoch, Epoch(19));
 }
 

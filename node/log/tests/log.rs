@@ -199,3 +199,14 @@ fn retention_keeps_segments_of_the_last_while() {
     assert!(first > Index(300) && first <= Index(600), "{first}");
     log.check();
 }
+
+#[test]
+fn segments_made_ahead_of_time_are_segments_like_others() {
+    let mut log = Fixture::new(LogOptions { zeros_ahead: true, ..small() });
+    log.fill(200, 1);
+    assert!(segments(&log.path()).len() >= 10);
+    log.check();
+    let (log, recovery) = log.reopen(small()).unwrap();
+    assert_eq!((recovery.records, recovery.cut), (200, None));
+    log.check();
+}

@@ -87,6 +87,11 @@ struct Unusable {
     reason: String,
 }
 
+/// How this node keeps its log.
+pub(super) fn log_options() -> LogOptions {
+    LogOptions { zeros_ahead: true, ..LogOptions::default() }
+}
+
 /// A random number for identities.
 pub fn random() -> u64 {
     // Without randomness two nodes could take each other's name; ending is the only safe answer.
@@ -112,7 +117,7 @@ pub(super) fn boot(node: &Node) -> Result<(), BootError> {
 /// Opens log and database and checks them against each other and the control file.
 fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError> {
     let unusable = |code, reason: String| Ok(Err(Unusable { code, reason }));
-    let (log, recovery) = match Log::open(&node.paths.log, LogOptions::default()) {
+    let (log, recovery) = match Log::open(&node.paths.log, log_options()) {
         Ok(opened) => opened,
         Err(error @ (LogError::Corrupt { .. } | LogError::Missing(_))) => {
             return unusable("LOG_CORRUPT", error.to_string());
@@ -196,7 +201,7 @@ pub(super) fn start_empty(node: &Node, core: &mut Core) -> Result<(), BootError>
             .and_then(|()| std::fs::rename(&node.paths.log, &aside));
         moved.map_err(|error| BootError::Io("move the old log aside", error))?;
     }
-    let log = Log::create(&node.paths.log, Position::ZERO, LogOptions::default())?;
+    let log = Log::create(&node.paths.log, Position::ZERO, log_options())?;
     node.view.set_committed(Index::ZERO);
     node.view.set_applied(Index::ZERO);
     let Some(persistent) = core.persistent() else { return Ok(()) };
@@ -259,7 +264,7 @@ impl Node {
             let replica = Replica::new(persistent, &LogRef(&running.log), Time(clock::boot_micros()))?;
             core.running = Some(Running { replica, ..running });
         } else {
-            let (log, _) = Log::open(&self.paths.log, LogOptions::default())?;
+            let (log, _) = Log::open(&self.paths.log, log_options())?;
             let replica = Replica::new(persistent, &LogRef(&log), Time(clock::boot_micros()))?;
             core.running = Some(Running { log, replica });
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use rdb_engine::SeedWriter;
-use rdb_log::{DataState, Log, LogOptions};
+use rdb_log::{DataState, Log};
 use rdb_protocol::status::{DivergenceReport, SeedReport};
 use rdb_protocol::{Incarnation, Index, Position};
 use rdb_replication::{Input, Replica, Time};
@@ -171,7 +171,7 @@ fn adopt(node: &Node, manifest: &SeedManifest) -> Result<(), SeedFailure> {
     let mut core = node.lock();
     core.running = None;
     Log::remove(&node.paths.log)?;
-    let log = Log::create(&node.paths.log, manifest.position, LogOptions::default())?;
+    let log = Log::create(&node.paths.log, manifest.position, boot::log_options())?;
     core.control.update(|state| {
         state.data = DataState::Ready;
         state.committed = manifest.position.index;
