@@ -194,6 +194,7 @@ fn give_up(node: &Node, core: &mut Core, unusable: Unusable) -> Result<(), BootE
 pub(super) fn start_empty(node: &Node, core: &mut Core) -> Result<(), BootError> {
     core.running = None;
     core.generation += 1;
+    core.given_up = false;
     if node.paths.log.exists() {
         let aside = node.paths.data.join("log.given-up");
         let moved = std::fs::remove_dir_all(&aside)

@@ -39,6 +39,8 @@ pub struct Core {
     pub replies: BTreeMap<Token, Reply>,
     pub next_token: u64,
     pub problems: BTreeMap<&'static str, Problem>,
+    /// The log was cut below what the database shows: the data must not be read any more, and a base copy follows.
+    pub given_up: bool,
     /// A divergent tail that the worker must turn into row changes before it applies anything else.
     pub tail: Option<Tail>,
     outputs: Vec<Output>,
@@ -101,6 +103,7 @@ impl Core {
             replies: BTreeMap::new(),
             next_token: 0,
             problems: BTreeMap::new(),
+            given_up: false,
             tail: None,
             outputs: Vec::new(),
             sends: Vec::new(),
@@ -326,6 +329,8 @@ impl Node {
             }
             Output::SeedNeeded { leader, reason } => {
                 tracing::warn!(%leader, ?reason, "this node needs a base copy");
+                core.given_up = true;
+                self.publish(core);
                 self.seeding.request(format!("{reason:?}"));
             }
             Output::Halt { code, reason } => {
@@ -361,7 +366,8 @@ impl Node {
         if was_open && !self.view.is_open() {
             self.demoted.send_modify(|count| *count += 1);
         }
-        let ready = matches!(state.data, rdb_log::DataState::Ready) && role != RoleView::Halted;
+        let usable = matches!(state.data, rdb_log::DataState::Ready) && !core.given_up;
+        let ready = usable && role != RoleView::Halted;
         self.view.set_serving(ready && core.running.is_some());
         let place = match (role, core.running.as_ref().and_then(|running| running.replica.leader())) {
             (RoleView::Open | RoleView::WritesStopped, _) => Place::Here,

@@ -4,12 +4,14 @@
 //! change of threads would cost more than they do. One that exceeds the budget is run again, from the start, where blocking is
 //! allowed; reading twice is harmless.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdb_engine::{DbPosition, Engine, Limits, QueryError, Reader};
+use rdb_protocol::Epoch;
 use rdb_protocol::api::{ApiError, ErrorCode, Token};
-use rdb_replication::Time;
+use rdb_replication::{Replica, Time};
 
 use super::worker::not_leader;
 use super::{MAX_IDLE_READERS, Node};
@@ -22,15 +24,16 @@ const INLINE_BUDGET: u64 = 20_000;
 impl Node {
     pub(super) async fn read_at(self: &Arc<Self>, call: ReadCall) -> Result<Answer, ApiError> {
         self.may_read(call.level)?;
-        if let Level::Session(token) = call.level {
-            self.wait_for(token, call.deadline).await?;
-        }
-        match self.run_read(&call, Some(INLINE_BUDGET)) {
+        let generation = match call.level {
+            Level::Session(token) => self.wait_for(token, call.deadline).await?,
+            _ => 0,
+        };
+        match self.run_read(&call, generation, Some(INLINE_BUDGET)) {
             Err(QueryError::BudgetExceeded) => {}
             outcome => return outcome.map_err(flatten),
         }
         let node = self.clone();
-        let run = tokio::task::spawn_blocking(move || node.run_read(&call, None).map_err(flatten));
+        let run = tokio::task::spawn_blocking(move || node.run_read(&call, generation, None).map_err(flatten));
         run.await.unwrap_or_else(|error| Err(ErrorCode::Internal.error(error.to_string(), "see the node's log")))
     }
 
@@ -56,37 +59,70 @@ impl Node {
         }
     }
 
-    /// Waits until the token's position is applied here.
-    async fn wait_for(&self, token: Token, deadline: Deadline) -> Result<(), ApiError> {
+    /// Waits until the token's position is applied here; gives the generation of the data that has it.
+    async fn wait_for(&self, token: Token, deadline: Deadline) -> Result<u64, ApiError> {
         if !self.view.wait_applied(token.index, deadline.0.into()).await {
-            return Err(not_yet(format!("record {} is not applied here yet", token.index)));
+            return Err(not_applied(token));
         }
+        self.check_session(token)
+    }
+
+    /// Do the data that are there now have the token's record? Gives their generation.
+    fn check_session(&self, token: Token) -> Result<u64, ApiError> {
         let core = self.lock();
-        let at = core.running.as_ref().and_then(|running| running.log.position(token.index));
-        match at {
-            // A record that the log no longer holds was committed and applied long ago; another epoch could only have
-            // replaced it before that.
-            None => Ok(()),
-            Some(at) if at.epoch == token.epoch => Ok(()),
+        let running = core.running.as_ref().filter(|_| self.view.serving()).ok_or_else(unavailable)?;
+        match running.log.position(token.index) {
+            Some(at) if at.epoch == token.epoch => Ok(core.generation),
             Some(at) => Err(ErrorCode::PositionLost.error(
                 format!("position {}/{} is now {}/{}", token.epoch, token.index, at.epoch, at.index),
                 "writes were lost by a failover; start a new session without a position",
             )),
+            // A record that the log no longer holds was committed and applied long ago; another epoch could only have
+            // replaced it before that.
+            None if token.index < running.log.base().index => Ok(core.generation),
+            // It was here when it was waited for, and has been cut since.
+            None => Err(not_applied(token)),
         }
     }
 
-    fn run_read(&self, call: &ReadCall, budget: Option<u64>) -> Result<Answer, QueryError<ApiError>> {
+    /// The position of a linearizable read, if this node still leads `epoch`, in which the snapshot was taken: a leader that
+    /// was replaced and is back has a lease too, but others wrote meanwhile. A new leader's first record leaves no trace in the
+    /// database; its position says in which epoch the read was answered, even before that epoch has written anything.
+    fn confirm(&self, epoch: Epoch, snapshot: DbPosition) -> Result<Token, ApiError> {
+        let core = self.lock();
+        let now = Time(clock::boot_micros());
+        let leads = |replica: &Replica| replica.is_open() && replica.epoch() == epoch && replica.lease_valid(now);
+        let running = core.running.as_ref().filter(|running| leads(&running.replica)).ok_or_else(not_leader)?;
+        if snapshot.epoch >= epoch {
+            return Ok(Token { epoch: snapshot.epoch, index: snapshot.index });
+        }
+        let before = running.log.epoch_end(Epoch(epoch.0.saturating_sub(1))).unwrap_or(running.log.base());
+        Ok(Token { epoch, index: before.index.next() })
+    }
+
+    fn run_read(&self, call: &ReadCall, generation: u64, budget: Option<u64>) -> Result<Answer, QueryError<ApiError>> {
         let limits = Limits { max_result_bytes: self.max_result_bytes() };
-        let check = |_: DbPosition| match call.level {
+        // The epoch before the role: seen open after it, this node was open in this epoch before the snapshot.
+        let epoch = self.view.epoch();
+        if matches!(call.level, Level::Linearizable) && !self.view.is_open() {
+            return Err(QueryError::Refused(not_leader()));
+        }
+        let read_at = Cell::new(None);
+        let check = |snapshot: DbPosition| match call.level {
             // The snapshot is taken: only now the lease says that nobody else had committed before it.
-            Level::Linearizable if !self.lease_valid() => Err(not_leader()),
+            Level::Linearizable => self.confirm(epoch, snapshot).map(|position| read_at.set(Some(position))),
             Level::Bounded(bound) => self.check_staleness(bound),
-            Level::Linearizable | Level::Session(_) | Level::Any => Ok(()),
+            // The database may have been replaced since the position was found in it.
+            Level::Session(token) if self.check_session(token)? != generation => Err(not_applied(token)),
+            // Data that were given up meanwhile may hold what the cluster has not.
+            Level::Any if !self.view.serving() => Err(unavailable()),
+            Level::Session(_) | Level::Any => Ok(()),
         };
         let answer = self.with_reader(|reader| {
             reader.query_checked(&call.statement, &limits, budget, Some(call.deadline.0), check)
         })?;
-        let mut position = Token { epoch: answer.position.epoch, index: answer.position.index };
+        let snapshot = Token { epoch: answer.position.epoch, index: answer.position.index };
+        let mut position = read_at.get().unwrap_or(snapshot);
         if let Level::Session(token) = call.level {
             // Records without pages leave no trace in the database; the session has seen them all the same.
             if token.index > position.index {
@@ -161,6 +197,10 @@ fn sql_failure(api: ApiError) -> rdb_engine::SqlFailure {
 pub(super) fn unavailable() -> ApiError {
     ErrorCode::Unavailable
         .error("this node serves nothing now: it has no usable data", "try another node; see its status")
+}
+
+fn not_applied(token: Token) -> ApiError {
+    not_yet(format!("record {} is not applied here yet", token.index))
 }
 
 fn not_yet(message: String) -> ApiError {
