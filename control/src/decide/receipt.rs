@@ -52,7 +52,8 @@ pub(super) fn settled(view: &View, receipt: &Receipt) -> Option<Receipt> {
     // A tail that was committed there goes with its database, under a new incarnation; the report of it stays.
     if let Some(cut) = cut_of(&status.divergences, receipt) {
         let lost = cut.acknowledged.0.saturating_sub(cut.from.index.0);
-        return Some(Receipt { records_at_risk: lost, exact: true, ..receipt.clone() });
+        let acknowledged = cut.acknowledged;
+        return Some(Receipt { records_at_risk: lost, exact: true, acknowledged, ..receipt.clone() });
     }
     if Some(status.incarnation) != receipt.from_incarnation {
         return Some(incomplete());
