@@ -83,10 +83,12 @@ pub fn check_by_epoch(history: &[Operation]) -> Result<(), Violation> {
     for epoch in epochs {
         let part: Vec<Operation> = history
             .iter()
-            .filter(|o| o.epoch == epoch || o.end.is_none())
+            .filter(|o| o.epoch == epoch || o.end.is_none() || (o.epoch > epoch && matches!(o.kind, Kind::Write(_))))
             .map(|o| match o.kind {
                 // It may have taken effect before this epoch, and been overwritten or lost there.
                 Kind::Write(_) if o.repeated => Operation { end: None, ..*o },
+                // It may have taken effect in this epoch already, been lost, and been repeated by a node under its key.
+                Kind::Write(_) if o.epoch > epoch => Operation { end: None, ..*o },
                 _ => *o,
             })
             .collect();

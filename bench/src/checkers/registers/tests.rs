@@ -152,3 +152,20 @@ proptest! {
         prop_assert_eq!(check(&history, FROM_ZERO).is_ok(), any_order_fits(&history, 0));
     }
 }
+
+#[test]
+fn a_write_that_a_node_repeated_may_have_been_read_before_it_was_lost() {
+    let in_epoch = |epoch, operation| Operation { epoch, ..operation };
+    let read_early = [
+        in_epoch(1, op(Write(1), 1, 2)),
+        in_epoch(2, op(Write(2), 3, 20)),
+        in_epoch(1, op(Read(2), 5, 6)),
+        in_epoch(2, op(Read(2), 30, 31)),
+    ];
+    assert_eq!(check_by_epoch(&read_early), Ok(()));
+    // But not before it was sent, and within the first epoch it is not taken back.
+    let before = [read_early[0], in_epoch(2, op(Write(2), 7, 20)), in_epoch(1, op(Read(2), 5, 6))];
+    assert!(check_by_epoch(&before).is_err());
+    let back = [read_early[0], read_early[1], read_early[2], in_epoch(1, op(Read(1), 7, 8))];
+    assert!(check_by_epoch(&back).is_err());
+}
