@@ -196,7 +196,7 @@ fn unknown() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rdb_protocol::Index;
+    use rdb_protocol::{Epoch, Index};
     use rdb_protocol::api::Token;
 
     fn failure(api: ApiError) -> Result<TransactionResult, SqlFailure> {
