@@ -266,6 +266,7 @@ fn async_loses_only_with_a_receipt_that_becomes_exact_when_the_old_leader_is_bac
     world.run_until("exact", |w| w.status().last_failover.as_ref().unwrap().exact);
     let exact = world.status().last_failover.clone().unwrap();
     assert_eq!(exact.records_at_risk, world.checker.lost.len() as u64, "{exact:?}");
+    assert_eq!(exact.acknowledged.0, exact.promoted.0 + exact.records_at_risk, "{exact:?}");
     assert!(world.status().condition("Divergence").unwrap().status);
 }
 
