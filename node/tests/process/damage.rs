@@ -58,8 +58,7 @@ fn with_lone_record() -> (Cluster, Ledger) {
     let mut cluster = Cluster::start(3);
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 10, 500);
-    cluster.nodes[1].kill();
-    cluster.nodes[2].kill();
+    cluster.kill_followers();
     assert_eq!(ledger.write_bytes(cluster.leader(), 500, 300), Some(ErrorCode::UnknownOutcome));
     cluster.nodes[0].kill();
     (cluster, ledger)
@@ -122,8 +121,8 @@ fn a_database_that_is_gone_is_fetched_anew_under_a_new_incarnation() {
     cluster.restart(2);
     cluster.wait_caught_up(2);
     assert_ne!(incarnation(&cluster, 2), before);
-    ledger.check_here(&cluster.nodes[2]);
     cluster.assert_equal_content();
+    ledger.check_here(&cluster.nodes[2]);
 }
 
 /// Writes rows and stops node `i` with all of them in its database file; returns that file.

@@ -24,8 +24,7 @@ fn the_tail_of_a_deposed_leader_is_archived_as_row_changes_and_cut() {
             "INSERT INTO keyless VALUES ('twin'), ('twin'), ('single')",
         ])
         .ok();
-    cluster.nodes[1].kill();
-    cluster.nodes[2].kill();
+    cluster.kill_followers();
     let doubtful = json!({"deadline_ms": 300, "statements": [
         {"sql": "INSERT INTO keyed VALUES (3, 'three')"},
         {"sql": "UPDATE keyed SET v = 'changed' WHERE id = 1"},
@@ -89,8 +88,7 @@ fn the_tail_of_a_deposed_leader_is_archived_as_row_changes_and_cut() {
 fn a_record_that_only_its_leader_had_stays_when_that_leader_is_elected_again() {
     let mut cluster = Cluster::start(3);
     let mut ledger = Ledger::create(cluster.leader());
-    cluster.nodes[1].kill();
-    cluster.nodes[2].kill();
+    cluster.kill_followers();
     assert_eq!(ledger.write_bytes(cluster.leader(), 100, 300), Some(ErrorCode::UnknownOutcome));
     cluster.nodes.iter_mut().for_each(|node| node.kill());
     cluster.nodes.iter_mut().for_each(|node| node.start());

@@ -46,8 +46,7 @@ fn a_position_that_a_failover_lost_is_named() {
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 3, 10);
     let common = cluster.leader().query(COUNT).ok()["position"].clone();
-    cluster.nodes[1].kill();
-    cluster.nodes[2].kill();
+    cluster.kill_followers();
     assert_eq!(ledger.write_bytes(cluster.leader(), 10, 300), Some(ErrorCode::UnknownOutcome));
     let lost = cluster.leader().status().flushed;
     cluster.nodes[0].kill();
@@ -67,10 +66,7 @@ fn a_frozen_leader_leaves_bounded_and_any_reads_and_never_answers_stale() {
     let mut cluster = Cluster::start(3);
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 3, 10);
-    cluster
-        .nodes
-        .iter()
-        .for_each(|node| wait_until("it has applied", || read(node, json!({"consistency": "any"})).value() == 3));
+    (0..3).for_each(|i| cluster.wait_applied(i));
     for node in cluster.followers() {
         wait_until("it knows how far it is behind", || {
             read(node, json!({"consistency": "bounded", "max_staleness_ms": 5000})).is_ok()
@@ -111,7 +107,7 @@ fn requests_are_held_while_nobody_leads_and_forwarded_to_the_next_leader() {
     let mut cluster = Cluster::start(3);
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 3, 10);
-    (1..3).for_each(|i| cluster.wait_caught_up(i));
+    (1..3).for_each(|i| cluster.wait_same_log(i));
     cluster.nodes[0].kill();
     assert_eq!(ledger.write_bytes(&cluster.nodes[2], 10, 300), Some(ErrorCode::NoLeader), "surely not run");
     assert_eq!(read(&cluster.nodes[2], json!({})).error(), ErrorCode::NoLeader);
@@ -143,8 +139,7 @@ fn a_leader_that_has_lost_its_followers_answers_no_linearizable_read() {
     let mut cluster = Cluster::start(3);
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 3, 10);
-    cluster.nodes[1].kill();
-    cluster.nodes[2].kill();
+    cluster.kill_followers();
     let leader = cluster.leader();
     wait_until("its lease has ended", || !leader.status().lease_valid);
     assert_eq!(read(leader, json!({"consistency": "linearizable"})).error(), ErrorCode::NoLeader);

@@ -63,8 +63,7 @@ fn a_write_of_unknown_outcome_takes_effect_once_when_repeated() {
     // Once with the record in the next leader's log, once without.
     for keep_leader in [true, false] {
         let mut cluster = with_table(3);
-        cluster.nodes[1].kill();
-        cluster.nodes[2].kill();
+        cluster.kill_followers();
         let body = json!({"sql": INSERT, "args": ["doubtful"], "deadline_ms": 300}).to_string();
         let lone =
             cluster.leader().call("POST", "/v1/execute", &[("Idempotency-Key", "c:1")], body.as_bytes()).unwrap();

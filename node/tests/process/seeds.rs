@@ -99,6 +99,7 @@ fn nodes_of_two_clusters_take_nothing_from_each_other() {
     our_ledger.write_all(ours.leader(), 5, 100);
     their_ledger.write_all(theirs.leader(), 50, 100);
     ours.wait_caught_up(1);
+    ours.wait_applied(1);
     let before = ours.nodes[1].status();
     // A mistaken operator names the other cluster's leader, under a higher epoch.
     let follow = Follow {

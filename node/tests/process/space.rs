@@ -149,6 +149,7 @@ fn a_node_starts_promises_and_serves_reads_on_a_full_disk() {
     ledger.write_all(cluster.leader(), 5, 1000);
     cluster.wait_caught_up(1);
     for kill in [true, false] {
+        cluster.wait_applied(1);
         disk.fill(0);
         if kill {
             cluster.nodes[1].kill()
@@ -192,7 +193,7 @@ fn a_base_copy_that_finds_no_space_waits_for_some() {
     cluster.wait_caught_up(2);
     cluster.reconfigure(&[0, 1, 2], 1);
     assert!(!cluster.nodes[2].problems().contains(&"SEEDING_FAILED".to_owned()));
-    ledger.check_here(&cluster.nodes[2]);
     cluster.assert_equal_content();
+    ledger.check_here(&cluster.nodes[2]);
     cluster.nodes[2].kill();
 }

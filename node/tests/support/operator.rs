@@ -116,6 +116,10 @@ impl Cluster {
 
     /// As [`Cluster::elect`], without a word to node `leave_out`.
     pub fn elect_without(&mut self, leader: usize, leave_out: Option<usize>) {
+        let leads = leave_out != Some(self.leader) && self.nodes[self.leader].is_running();
+        if leads && self.leader().status().opened {
+            self.wait_same_log(leader);
+        }
         let recruits = self.fence(leave_out);
         let members: BTreeSet<Member> = recruits.iter().map(|recruit| recruit.member.clone()).collect();
         let before = self.nodes[self.leader].is_running().then(|| self.leader().try_status()).flatten();
@@ -184,6 +188,31 @@ impl Cluster {
             let follower = leader.followers.iter().find(|follower| follower.member == status.member());
             follower.is_some_and(|follower| follower.caught_up && follower.connected)
         });
+    }
+
+    /// Waits until node `i` has every record that the leader has.
+    #[track_caller]
+    pub fn wait_same_log(&self, i: usize) {
+        wait_until(&format!("node {i} has all records"), || {
+            self.nodes[i].status().flushed.rank() >= self.leader().status().flushed.rank()
+        });
+    }
+
+    /// Waits until node `i` shows all that is committed.
+    #[track_caller]
+    pub fn wait_applied(&self, i: usize) {
+        let wanted = self.leader().status().committed;
+        wait_until(&format!("node {i} has applied all"), || self.nodes[i].status().applied >= wanted);
+    }
+
+    /// Stops the followers when they have all that the leader has: what it gets from now on is its own alone.
+    pub fn kill_followers(&mut self) {
+        for i in (0..self.nodes.len()).filter(|i| *i != self.leader) {
+            self.wait_same_log(i);
+        }
+        for i in (0..self.nodes.len()).filter(|i| *i != self.leader) {
+            self.nodes[i].kill();
+        }
     }
 
     /// Starts a node again and tells it whom to follow.
