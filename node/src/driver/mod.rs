@@ -222,8 +222,8 @@ impl Node {
         match error {
             ApplyError::Full(_) => {
                 tracing::warn!(%error, "cannot apply records");
+                // The ticker says so, and housekeeping tries again: to wake the worker from here would be to turn in a circle.
                 self.disk.ran_out();
-                self.disk_changed();
             }
             ApplyError::Diverged { .. } | ApplyError::PageSize { .. } | ApplyError::Malformed { .. } => {
                 let mut core = self.lock();

@@ -150,7 +150,8 @@ fn a_node_starts_promises_and_serves_reads_on_a_full_disk() {
     cluster.wait_caught_up(1);
     for kill in [true, false] {
         cluster.wait_applied(1);
-        disk.fill(0);
+        // SQLite's index of `-wal` is gone after an end in good order, and needs some pages.
+        disk.fill(if kill { 0 } else { MIB });
         if kill {
             cluster.nodes[1].kill()
         } else {
@@ -169,6 +170,8 @@ fn a_node_starts_promises_and_serves_reads_on_a_full_disk() {
         wait_until("it has healed", || !is_full(&cluster.nodes[1]));
         cluster.wait_caught_up(1);
     }
+    let said = cluster.nodes[1].output().matches("cannot apply records").count();
+    assert!(said < 100, "it tries again now and then, not at once: {said} times");
     cluster.elect(1);
     ledger.check(cluster.leader());
     cluster.assert_equal_content();
