@@ -16,8 +16,23 @@ fn http_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |processors| (processors.get() / 2).max(1))
 }
 
+/// A thread that panicked may leave a step half done, in memory only: what the node says next could be untrue. A restart
+/// begins from what is on disk.
+fn end_with_the_first_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        // Without destructors, which could wait for the thread that panicked.
+        unsafe { libc::_exit(EXIT_PANIC) }
+    }));
+}
+
+/// Exit code of a defect of ours (`EX_SOFTWARE` of sysexits.h).
+const EXIT_PANIC: i32 = 70;
+
 fn main() -> Result<ExitCode, anyhow::Error> {
     let args = Args::parse();
+    end_with_the_first_panic();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if args.log_json {

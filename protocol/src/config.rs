@@ -34,7 +34,8 @@ impl ClusterConfig {
     /// as [`ClusterConfig::is_durable`], answered for all values at once and without allocating. 0 when K is too small.
     pub fn held_by_enough(&self, value: impl Fn(&Member) -> u64) -> u64 {
         // The value of rank W+1: for each member, count those that have as much. K is a handful, so squares are cheap.
-        let enough = |least: u64| self.cohort.iter().filter(|member| value(member) >= least).count() > self.acks as usize;
+        let enough =
+            |least: u64| self.cohort.iter().filter(|member| value(member) >= least).count() > self.acks as usize;
         self.cohort.iter().map(&value).filter(|held| enough(*held)).max().unwrap_or(0)
     }
 

@@ -55,7 +55,9 @@ impl fmt::Display for Index {
 pub enum ParseIdError {
     #[error("expected 16 hexadecimal digits, got {0:?}")]
     Hex(String),
-    #[error("a name must be 1–63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit, got {0:?}")]
+    #[error(
+        "a name must be 1–63 characters of a-z, 0-9 and '-', starting and ending with a letter or digit, got {0:?}"
+    )]
     Name(String),
 }
 

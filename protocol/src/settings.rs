@@ -52,7 +52,7 @@ pub enum LogFormat {
 
 /// What a node is run with. Durations in milliseconds, sizes in bytes. All fields have the defaults of the resource.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[serde(rename_all = "camelCase", default)]
 pub struct NodeSettings {
     pub mode: Mode,
     pub log_format: LogFormat,

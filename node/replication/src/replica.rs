@@ -92,6 +92,10 @@ impl Replica {
                     Role::Leader(leader) => leader.append_refused(log.last()),
                     Role::Follower(follower) => follower.append_refused(log.last()),
                 }
+                // What was appended before is flushed all the same; its order may be among the outputs that were dropped.
+                if step.shared.flushed.index < step.shared.last.index {
+                    step.out.push(Output::Sync);
+                }
             }
             Input::Admin { token, call, timestamp } => {
                 step.shared.timestamp = step.shared.timestamp.max(timestamp);

@@ -26,6 +26,11 @@ impl Paths {
     pub fn new(data: &Path) -> Paths {
         Paths { data: data.to_owned(), log: data.join("log"), database: data.join("db"), archive: data.join("archive") }
     }
+
+    /// A log that could not be used any more, until a seed has taken its place.
+    pub fn given_up(&self) -> PathBuf {
+        self.data.join("log.given-up")
+    }
 }
 
 /// Why a node does not start. What a re-seed heals is not among it.
@@ -105,11 +110,15 @@ pub(super) fn boot(node: &Node) -> Result<(), BootError> {
     if state.cluster.is_none() {
         return Ok(());
     }
-    if matches!(state.data, DataState::Ready) {
-        match open(node, &mut core)? {
+    match state.data.clone() {
+        DataState::Ready => match open(node, &mut core)? {
             Ok(()) => return Ok(()),
             Err(unusable) => give_up(node, &mut core, unusable)?,
-        }
+        },
+        // The process ended between noting this and ending the incarnation.
+        DataState::Diverged { reason } => give_up(node, &mut core, Unusable { code: "DIVERGED", reason })?,
+        DataState::Corrupt { reason } => give_up(node, &mut core, Unusable { code: "LOG_CORRUPT", reason })?,
+        DataState::Empty | DataState::Seeding => {}
     }
     start_empty(node, &mut core)
 }
@@ -195,20 +204,41 @@ pub(super) fn start_empty(node: &Node, core: &mut Core) -> Result<(), BootError>
     core.running = None;
     core.generation += 1;
     core.given_up = false;
-    if node.paths.log.exists() {
-        let aside = node.paths.data.join("log.given-up");
-        let moved = std::fs::remove_dir_all(&aside)
-            .or_else(|error| if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
-            .and_then(|()| std::fs::rename(&node.paths.log, &aside));
-        moved.map_err(|error| BootError::Io("move the old log aside", error))?;
-    }
-    let log = Log::create(&node.paths.log, Position::ZERO, log_options())?;
+    let log = match empty_log(node) {
+        Some(log) => log,
+        None => {
+            set_log_aside(node).map_err(|error| BootError::Io("move the old log aside", error))?;
+            Log::create(&node.paths.log, Position::ZERO, log_options())?
+        }
+    };
     node.view.set_committed(Index::ZERO);
     node.view.set_applied(Index::ZERO);
     let Some(persistent) = core.persistent() else { return Ok(()) };
     let replica = Replica::new(persistent, &LogRef(&log), Time(clock::boot_micros()))?;
     core.running = Some(Running { log, replica });
     Ok(())
+}
+
+/// The log of an earlier start that waited for its seed: it must not take the place of one with records.
+fn empty_log(node: &Node) -> Option<Log> {
+    let (log, _) = Log::open(&node.paths.log, log_options()).ok()?;
+    (log.base() == Position::ZERO && log.last() == Position::ZERO).then_some(log)
+}
+
+fn set_log_aside(node: &Node) -> std::io::Result<()> {
+    if !node.paths.log.exists() {
+        return Ok(());
+    }
+    forget_given_up(node)?;
+    std::fs::rename(&node.paths.log, node.paths.given_up())
+}
+
+/// Removes the log that was set aside: a newer one takes its place, or the node has been seeded since.
+pub(super) fn forget_given_up(node: &Node) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(node.paths.given_up()) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn remove_file(path: &Path) -> Result<(), BootError> {

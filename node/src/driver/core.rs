@@ -66,8 +66,8 @@ pub struct Running {
 pub struct Effects {
     pub sync: Option<SyncHandle>,
     pub refused: Option<ProposalRefusal>,
-    /// The log had no room for a record.
-    pub full: bool,
+    /// The first record that the log had no room for; those before it were taken.
+    pub no_room_for: Option<Index>,
     generation: u64,
 }
 
@@ -246,6 +246,19 @@ impl Node {
         }
     }
 
+    /// A leader between two groups: all that is committed is in the database or changes nothing in it.
+    pub fn settle_applied(&self) {
+        let mut core = self.lock();
+        let Some(running) = core.running.as_ref().filter(|running| running.replica.is_open()) else { return };
+        let index = running.replica.committed();
+        if index > self.view.applied() {
+            self.view.set_applied(index);
+            let effects = self.step(&mut core, Input::Applied { index });
+            self.unlock(core);
+            self.finish(effects);
+        }
+    }
+
     /// An input that belongs to one incarnation of the core; dropped when that has ended.
     pub fn drive_in(&self, generation: u64, input: Input) {
         let mut core = self.lock();
@@ -265,8 +278,8 @@ impl Node {
             let now = Time(clock::boot_micros());
             running.replica.step_into(now, next, &LogRef(&running.log), &mut outputs);
             for output in outputs.drain(..) {
-                if let Err(NoRoom) = self.carry_out(core, output, &mut effects) {
-                    effects.full = true;
+                if let Err(NoRoom(index)) = self.carry_out(core, output, &mut effects) {
+                    effects.no_room_for.get_or_insert(index);
                     self.disk.ran_out();
                     input = Some(Input::AppendRefused);
                     break;
@@ -331,7 +344,7 @@ impl Node {
                 tracing::warn!(%leader, ?reason, "this node needs a base copy");
                 core.given_up = true;
                 self.publish(core);
-                self.seeding.request(format!("{reason:?}"));
+                self.seeding.request(core.generation, format!("{reason:?}"));
             }
             Output::Halt { code, reason } => {
                 core.problem(code.as_str(), reason);
@@ -388,14 +401,14 @@ impl Node {
     }
 }
 
-/// The log is full; the disk is otherwise well.
-struct NoRoom;
+/// The log has no room for this record; the disk is otherwise well.
+struct NoRoom(Index);
 
 fn append(core: &mut Core, entry: &rdb_record::Entry) -> Result<(), NoRoom> {
     let Some(running) = &mut core.running else { return Ok(()) };
     match running.log.append(entry) {
         Ok(()) => Ok(()),
-        Err(LogError::Full(_)) => Err(NoRoom),
+        Err(LogError::Full(_)) => Err(NoRoom(entry.position.index)),
         Err(error) => super::die("cannot append to the log", &error),
     }
 }

@@ -59,10 +59,16 @@ const LOST_KEYS: u64 = 1_000_000;
 
 /// Runs a group to its end.
 pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
-    let lossy = node.lossy_epoch.swap(0, Ordering::AcqRel);
+    let lossy = node.lossy_epoch.load(Ordering::Acquire);
     if lossy != 0 && lossy == node.view.epoch().0 {
-        node.hold_for_lost();
-        run_group(node, writer, vec![advance_keys()]);
+        if node.held_epoch.swap(lossy, Ordering::AcqRel) != lossy {
+            node.hold_for_lost();
+        }
+        if !run_group(node, writer, vec![advance_keys()]) {
+            // A write before it could give out a key twice.
+            return refuse(jobs, &not_leader());
+        }
+        node.lossy_epoch.store(0, Ordering::Release);
     }
     if !jobs.is_empty() {
         run_group(node, writer, jobs);
@@ -78,8 +84,16 @@ fn advance_keys() -> WriteJob {
     WriteJob { transaction, deadline, reply }
 }
 
-fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
-    let Some((slot, jobs)) = reserve(node, jobs) else { return };
+/// False when the group could not begin, or was not committed here.
+fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) -> bool {
+    let Some((slot, jobs)) = reserve(node, jobs) else { return false };
+    node.group_since.store(clock::boot_micros(), Ordering::Release);
+    let done = run_reserved(node, writer, slot, jobs);
+    node.group_since.store(0, Ordering::Release);
+    done
+}
+
+fn run_reserved(node: &Arc<Node>, writer: &mut Writer, slot: rdb_replication::Slot, jobs: Vec<WriteJob>) -> bool {
     let (transactions, replies): (Vec<Transaction>, Replies) =
         jobs.into_iter().map(|job| (job.transaction, job.reply)).unzip();
     let slot =
@@ -94,7 +108,11 @@ fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
         debug_assert!(effects.refused.is_none());
     }
     match outcome {
-        Ok(result) => answer(node, result, replies),
+        Ok(result) => {
+            let done = !proposed || result.record.is_some();
+            answer(node, result, replies);
+            done
+        }
         Err(fatal) => super::die("a committed group is not visible", &fatal),
     }
 }
@@ -139,7 +157,8 @@ fn commit(node: &Node, slot: Slot, record: Record) -> Result<(), CommitError> {
     if let Some(refusal) = effects.refused {
         return Err(CommitError(refused(refusal)));
     }
-    if effects.full {
+    // A record of the core's own may have found no room behind this one, which is then on its way all the same.
+    if effects.no_room_for.is_some_and(|first| first <= index) {
         return Err(CommitError(disk_full()));
     }
     node.view.wait_until(|| node.view.committed() >= index || !node.view.leads(slot.epoch));
@@ -196,8 +215,8 @@ fn unknown() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rdb_protocol::{Epoch, Index};
     use rdb_protocol::api::Token;
+    use rdb_protocol::{Epoch, Index};
 
     fn failure(api: ApiError) -> Result<TransactionResult, SqlFailure> {
         Err(SqlFailure { api, sqlite_code: None })

@@ -91,6 +91,10 @@ pub struct Node {
     hybrid_clock: AtomicU64,
     /// Epoch in which this node leads after a failover with loss and has not written yet; 0 = none.
     lossy_epoch: AtomicU64,
+    /// The lossy epoch whose beginning is held for those who come back.
+    held_epoch: AtomicU64,
+    /// [`clock::boot_micros`] when the group that is running began; 0 = none.
+    group_since: AtomicU64,
     /// `access.maxResultSize`.
     result_limit: AtomicU64,
     limits: RwLock<crate::http::backend::Limits>,
@@ -132,6 +136,8 @@ impl Node {
             last_growth: Mutex::default(),
             hybrid_clock: AtomicU64::new(0),
             lossy_epoch: AtomicU64::new(0),
+            held_epoch: AtomicU64::new(0),
+            group_since: AtomicU64::new(0),
             result_limit: AtomicU64::new(control_settings.max_result_bytes),
             limits: RwLock::new(crate::http::backend::Limits::of(&control_settings)),
             shutdown: watch::Sender::new(false),
@@ -218,7 +224,7 @@ impl Node {
     }
 
     /// The worker could not apply committed records.
-    fn apply_failed(&self, error: &ApplyError) {
+    fn apply_failed(&self, generation: u64, error: &ApplyError) {
         match error {
             ApplyError::Full(_) => {
                 tracing::warn!(%error, "cannot apply records");
@@ -227,6 +233,9 @@ impl Node {
             }
             ApplyError::Diverged { .. } | ApplyError::PageSize { .. } | ApplyError::Malformed { .. } => {
                 let mut core = self.lock();
+                if core.generation != generation {
+                    return;
+                }
                 core.problem("DIVERGED", error.to_string());
                 let reason = error.to_string();
                 let noted = core.control.update(|state| state.data = DataState::Diverged { reason: reason.clone() });
@@ -235,7 +244,7 @@ impl Node {
                 }
                 self.publish(&core);
                 drop(core);
-                self.seeding.request(reason);
+                self.seeding.request(generation, reason);
             }
             ApplyError::Order { .. } | ApplyError::Io(_) => die("cannot apply committed records", error),
         }

@@ -9,12 +9,15 @@ use rdb_protocol::Member;
 use rdb_replication::{Input, Side, wire};
 
 use super::Node;
+use crate::clock;
 use crate::peer::{self, Connection, Link};
 
 /// Pause after the first failed dial, doubled up to [`MAX_PAUSE`]: a leader that has just been promoted is reached in a few
 /// milliseconds, and one that is gone costs two attempts a second.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// A connection that lasted so long was a good one.
+const SETTLED_MICROS: u64 = 1_000_000;
 
 /// Whom this node wants to be connected to.
 #[derive(Default)]
@@ -94,10 +97,14 @@ pub(super) fn dial_forever(node: &Arc<Node>) {
         let me = node.lock().control.state().member();
         match peer::dial(&address, node.tokens.peer.expose(), &me) {
             Ok(connection) => {
-                pause = MIN_PAUSE;
+                let begun = clock::boot_micros();
                 if node.dialer.hold(&leader, &connection.link) {
                     serve(node, connection, &leader, Side::Dialled);
                 }
+                // Who takes a connection and drops it at once is not dialled at full speed.
+                pause =
+                    if clock::boot_micros() - begun >= SETTLED_MICROS { MIN_PAUSE } else { (pause * 2).min(MAX_PAUSE) };
+                node.dialer.pause(order, pause);
             }
             Err(error) => {
                 tracing::debug!(%error, "dialling the leader");

@@ -77,9 +77,18 @@ impl Node {
                 format!("position {}/{} is now {}/{}", token.epoch, token.index, at.epoch, at.index),
                 "writes were lost by a failover; start a new session without a position",
             )),
-            // A record that the log no longer holds was committed and applied long ago; another epoch could only have
-            // replaced it before that.
-            None if token.index < running.log.base().index => Ok(core.generation),
+            // Below the log's base, only a record of the base's own epoch is known to be an ancestor of it: an older epoch's
+            // could have been lost by a failover, and another record stand in its place.
+            None if token.index < running.log.base().index && token.epoch == running.log.base().epoch => {
+                Ok(core.generation)
+            }
+            None if token.index < running.log.base().index => Err(ErrorCode::PositionLost.error(
+                format!(
+                    "whether position {}/{} is part of this history is not known any more",
+                    token.epoch, token.index
+                ),
+                "start a new session without a position",
+            )),
             // It was here when it was waited for, and has been cut since.
             None => Err(not_applied(token)),
         }

@@ -47,13 +47,19 @@ pub fn status(node: &Node) -> NodeStatus {
         leader_heard_ms_ago: replica.and_then(|replica| replica.leader_heard_ms_ago(now)),
         lease_valid: replica.is_some_and(|replica| replica.is_open() && replica.lease_valid(now)),
         lease_request: replica.and_then(|replica| replica.lease_request()),
-        uncommitted_ms: replica.and_then(|replica| replica.uncommitted_ms(now)),
+        uncommitted_ms: replica.and_then(|replica| replica.uncommitted_ms(now)).max(group_ms(node, now)),
         acknowledged: replica.map_or(state.acknowledged, |replica| replica.acknowledged()),
         seed: state.seed.clone(),
         divergences: state.divergences.clone(),
         peers: state.peers.clone(),
         problems: core.problems.values().cloned().collect(),
     }
+}
+
+/// How long the group that is running has taken so far: a writer that hangs before its commit point makes no progress.
+fn group_ms(node: &Node, now: Time) -> Option<u64> {
+    let since = node.group_since.load(std::sync::atomic::Ordering::Acquire);
+    (since > 0).then(|| now.millis_since(Time(since)))
 }
 
 fn node_state(core: &Core) -> NodeState {

@@ -27,6 +27,8 @@ const HOLD_FOR_LOST_MICROS: u64 = 600_000_000;
 const MAX_HELD_WAL_BYTES: u64 = 256 << 20;
 /// Sessions at once; each holds a read transaction.
 const MAX_SESSIONS: usize = 4;
+/// A receiver that takes nothing for so long has stalled.
+const STALLED: std::time::Duration = std::time::Duration::from_secs(30);
 /// Bytes per chunk, and chunks on their way: 4 MiB per stream.
 const CHUNK_BYTES: u32 = 1 << 20;
 pub const CHUNKS_ON_THE_WAY: usize = 4;
@@ -110,7 +112,9 @@ impl Node {
         let manifest = held.manifest;
         let node = self.clone();
         let thread = std::thread::Builder::new().name("seed-send".into());
-        thread.spawn(move || node.send_pages(&held, from, &sender)).map_err(|error| error.to_string())?;
+        let runtime = tokio::runtime::Handle::try_current().map_err(|error| error.to_string())?;
+        let send = move || node.send_pages(&held, from, &sender, &runtime);
+        thread.spawn(send).map_err(|error| error.to_string())?;
         Ok(SeedStream { manifest, chunks })
     }
 
@@ -150,15 +154,22 @@ impl Node {
         Ok(held)
     }
 
-    fn send_pages(&self, held: &Held, from: u32, sender: &mpsc::Sender<std::io::Result<Bytes>>) {
+    fn send_pages(
+        &self,
+        held: &Held,
+        from: u32,
+        sender: &mpsc::Sender<std::io::Result<Bytes>>,
+        runtime: &tokio::runtime::Handle,
+    ) {
         let count = (CHUNK_BYTES / held.manifest.info.page_size).max(1);
         let mut next = from;
         while next <= held.manifest.info.page_count {
             let chunk =
                 held.session.lock().read_pages(next, count).map_err(|error| std::io::Error::other(error.to_string()));
             let failed = chunk.is_err();
-            // The receiver may be gone: it comes back for the rest.
-            if sender.blocking_send(chunk).is_err() || failed {
+            // The receiver may be gone, and comes back for the rest; or it does not read, and must not hold the snapshot.
+            let sent = runtime.block_on(tokio::time::timeout(STALLED, sender.send(chunk)));
+            if !matches!(sent, Ok(Ok(()))) || failed {
                 break;
             }
             next += count;

@@ -14,7 +14,7 @@ use rdb_engine::SeedWriter;
 use rdb_log::{DataState, Log};
 use rdb_protocol::status::{DivergenceReport, SeedReport};
 use rdb_protocol::{Incarnation, Index, Position};
-use rdb_replication::{Input, Replica, Time};
+use rdb_replication::{Input, Replica, RoleView, Time};
 
 use super::core::Running;
 use super::seed_server::{SEED_HEADER, SEED_PATH, SeedManifest};
@@ -23,6 +23,11 @@ use crate::clock;
 
 /// Pause between two attempts, unless something changes.
 const RETRY: Duration = Duration::from_millis(500);
+/// After failures: a disk that is too small for the copy is not helped by copying all the time.
+const MAX_RETRY: Duration = Duration::from_secs(30);
+/// One request for pages takes no longer; what is missing then is asked for again, from where it stopped. So a leader that
+/// goes silent in the middle of a copy is noticed.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(30);
 /// A leader that sends nothing for so long is gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes taken from the network at once; a multiple of every page size.
@@ -31,14 +36,21 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Orders for the seeding thread.
 #[derive(Default)]
 pub struct Seeding {
-    order: Mutex<Option<String>>,
+    order: Mutex<Option<Order>>,
     changed: Condvar,
 }
 
+/// The data of this generation are of no use any more.
+struct Order {
+    generation: u64,
+    /// For people.
+    reason: String,
+}
+
 impl Seeding {
-    /// This node's data is of no use any more; `reason` is for people.
-    pub fn request(&self, reason: String) {
-        *self.order.lock() = Some(reason);
+    /// This node's data are of no use any more; `reason` is for people.
+    pub fn request(&self, generation: u64, reason: String) {
+        *self.order.lock() = Some(Order { generation, reason });
         self.changed.notify_all();
     }
 
@@ -47,10 +59,10 @@ impl Seeding {
         self.changed.notify_all();
     }
 
-    fn wait(&self) -> Option<String> {
+    fn wait(&self, pause: Duration) -> Option<Order> {
         let mut order = self.order.lock();
         if order.is_none() {
-            self.changed.wait_for(&mut order, RETRY);
+            self.changed.wait_for(&mut order, pause);
         }
         order.take()
     }
@@ -78,17 +90,22 @@ enum SeedFailure {
 
 /// The seeding thread.
 pub(super) fn seed_forever(node: &Arc<Node>) {
+    let mut pause = RETRY;
     loop {
-        if let Some(reason) = node.seeding.wait() {
-            begin(node, &reason);
+        if let Some(order) = node.seeding.wait(pause) {
+            begin(node, &order);
         }
         if !wanted(node) {
             continue;
         }
         match fetch(node) {
-            Ok(position) => tracing::info!(%position, "seeded"),
-            Err(SeedFailure::NoLeader) => {}
+            Ok(position) => {
+                pause = RETRY;
+                tracing::info!(%position, "seeded");
+            }
+            Err(SeedFailure::NoLeader) => pause = RETRY,
             Err(error) => {
+                pause = (pause * 2).min(MAX_RETRY);
                 tracing::warn!(%error, "seeding failed; it is tried again");
                 node.lock().problem("SEEDING_FAILED", error.to_string());
                 node.view.status_changed();
@@ -104,11 +121,19 @@ fn wanted(node: &Node) -> bool {
 }
 
 /// Ends the incarnation, then forgets the old data.
-pub(super) fn begin(node: &Arc<Node>, reason: &str) {
-    tracing::warn!(reason, "the data of this node is given up; a base copy follows");
+fn begin(node: &Arc<Node>, order: &Order) {
     node.archive_tail();
     {
         let mut core = node.lock();
+        // The order may be late: the data are others already, or this node was made the leader meanwhile.
+        let leads = core
+            .running
+            .as_ref()
+            .is_some_and(|running| !matches!(running.replica.role(), RoleView::Follower | RoleView::Halted));
+        if core.generation != order.generation || leads {
+            return tracing::warn!(reason = order.reason, "a re-seed that is out of date is not carried out");
+        }
+        tracing::warn!(reason = order.reason, "the data of this node is given up; a base copy follows");
         let ended = core.control.update(|state| {
             state.incarnation = Incarnation(boot::random());
             state.data = DataState::Seeding;
@@ -151,6 +176,9 @@ fn fetch(node: &Arc<Node>) -> Result<Position, SeedFailure> {
     });
     drop(resume);
     installed?;
+    if let Err(error) = boot::forget_given_up(node) {
+        tracing::warn!(%error, "cannot remove the log that was set aside");
+    }
     let core = node.lock();
     node.publish(&core);
     drop(core);
@@ -194,6 +222,7 @@ fn download(node: &Node, lost: Option<Index>) -> Result<(SeedManifest, SeedWrite
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(READ_TIMEOUT))
         .timeout_recv_response(Some(READ_TIMEOUT))
+        .timeout_recv_body(Some(STREAM_TIMEOUT))
         .http_status_as_error(false)
         .build()
         .into();

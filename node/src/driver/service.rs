@@ -93,9 +93,6 @@ impl Backend for Service {
             AdminCall::Fence(call) => replication::AdminCall::Fence(call),
             AdminCall::Promote(call) => {
                 self.settings(&call.settings);
-                if call.lossy {
-                    self.0.lossy_epoch.store(call.epoch.0, std::sync::atomic::Ordering::Release);
-                }
                 replication::AdminCall::Promote(call)
             }
             AdminCall::Follow(call) => {
@@ -154,9 +151,14 @@ impl Service {
             if core.running.is_none() {
                 return Err(refused("this node belongs to no cluster yet: call init first"));
             }
-            let promotes = matches!(call, replication::AdminCall::Promote(_));
-            if promotes && !matches!(core.control.state().data, rdb_log::DataState::Ready) {
-                return Err(refused("this node has no usable data to lead with"));
+            if let replication::AdminCall::Promote(promote) = &call {
+                if core.given_up || !matches!(core.control.state().data, rdb_log::DataState::Ready) {
+                    return Err(refused("this node has no usable data to lead with"));
+                }
+                let begins = core.running.as_ref().is_some_and(|running| running.replica.led() < promote.epoch);
+                if promote.lossy && begins {
+                    node.lossy_epoch.store(promote.epoch.0, std::sync::atomic::Ordering::Release);
+                }
             }
             core.next_token += 1;
             let token = replication::Token(core.next_token);
@@ -190,8 +192,9 @@ impl Service {
         if core.running.as_ref().is_some_and(|running| running.replica.is_open()) {
             return Err(refused("this node leads; switch over first"));
         }
+        let generation = core.generation;
         drop(core);
-        self.0.seeding.request("asked for by the operator".to_owned());
+        self.0.seeding.request(generation, "asked for by the operator".to_owned());
         Ok(AdminAnswer::Done)
     }
 

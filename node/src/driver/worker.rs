@@ -10,7 +10,7 @@ use rdb_engine::{Applier, ApplyError, ApplyGroup, Engine, Transaction, Transacti
 use rdb_protocol::Index;
 use rdb_protocol::api::{ApiError, ErrorCode};
 use rdb_record::{Entry, Payload};
-use rdb_replication::{Input, RoleView};
+use rdb_replication::RoleView;
 use tokio::sync::oneshot;
 
 use super::queue::Queue;
@@ -134,11 +134,7 @@ impl Worker {
     fn woken(&mut self) {
         self.node.worker.woken.store(false, Ordering::Release);
         if self.node.view.is_open() {
-            // Between groups, all that is committed is in the database or changes nothing in it.
-            let committed = self.node.view.committed();
-            if committed > self.node.view.applied() {
-                self.applied(committed);
-            }
+            self.node.settle_applied();
         } else if matches!(self.node.view.role(), RoleView::Follower | RoleView::Opening) {
             self.apply_backlog();
         }
@@ -224,7 +220,7 @@ impl Worker {
             let Some(last) = last else { return };
             match self.apply(&entries, last) {
                 Ok(()) => node.applied_in(generation, last),
-                Err(error) => return node.apply_failed(&error),
+                Err(error) => return node.apply_failed(generation, &error),
             }
         }
     }
@@ -236,11 +232,6 @@ impl Worker {
         }
         let applier = self.applier().ok_or_else(|| ApplyError::Io("the database cannot be opened".to_owned()))?;
         applier.apply(&groups)
-    }
-
-    fn applied(&self, index: Index) {
-        self.node.view.set_applied(index);
-        self.node.drive(Input::Applied { index });
     }
 }
 

@@ -19,7 +19,7 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 
 /// Bytes that may wait for a peer that does not read. The core bounds unacknowledged records per follower; this is a multiple
 /// of that bound, so that it is only reached when something is broken, and then the connection is dropped.
-pub const MAX_QUEUED_BYTES: usize = 256 << 20;
+pub const MAX_QUEUED_BYTES: usize = 512 << 20;
 
 /// Buffers handed to the kernel in one call; Linux takes up to 1024 (IOV_MAX).
 const MAX_SLICES: usize = 64;
