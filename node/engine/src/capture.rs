@@ -4,8 +4,9 @@
 //! the page. When its cache spills it writes frames early, and later overwrites such a page in place, without a
 //! header; after a savepoint's rollback it reuses offsets. Hence: images are kept by offset; a header drops what was
 //! recorded at its offset and behind; of several images of a page the last one counts. The commit frame is always the
-//! last one appended, and when its page is written everything is known and nothing is visible yet. What SQLite writes
-//! after it (headers with new checksums) changes no page.
+//! last one appended, and when its page is written everything is known and nothing is visible yet. Its header is kept
+//! back until then, because a file that is used anew may hold the page already: header and old page would be a valid
+//! frame. What SQLite writes after it (headers with new checksums) changes no page.
 //!
 //! Pure: bytes in, [`Seen`] out. [`crate::vfs`] feeds it.
 
@@ -13,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use rdb_record::PageGroup;
 
 /// Bytes of a frame's header, by SQLite's file format.
-const FRAME_HEADER: usize = 24;
+pub(crate) const FRAME_HEADER: usize = 24;
 
 /// Bytes of the header of the file, which is rewritten when the file is used anew.
 const FILE_HEADER: usize = 32;
@@ -23,12 +24,22 @@ const FILE_HEADER: usize = 32;
 pub(crate) enum Seen {
     /// Part of a transaction, or nothing of interest.
     Part,
-    /// The page of the commit frame.
-    Commit,
+    /// The header of the commit frame: must not reach the file before the commit point.
+    Held,
+    /// The page of the commit frame, whose header was held.
+    Commit([u8; FRAME_HEADER]),
     /// The transaction's pages are larger than a record may be.
     TooLarge,
     /// Not understood: the transaction must not commit.
     Stray,
+}
+
+struct Header {
+    offset: i64,
+    page: u32,
+    /// Not 0: the commit frame.
+    database_pages: u32,
+    bytes: [u8; FRAME_HEADER],
 }
 
 struct Frame {
@@ -43,8 +54,8 @@ pub(crate) struct Capture {
     max_bytes: usize,
     frames: Vec<Frame>,
     images: BytesMut,
-    /// Header that waits for its page: offset, page, database size.
-    pending: Option<(i64, u32, u32)>,
+    /// Header that waits for its page.
+    pending: Option<Header>,
     database_pages: u32,
     committed: bool,
 }
@@ -76,28 +87,37 @@ impl Capture {
         if self.committed {
             return Seen::Part;
         }
+        let pending = self.pending.take();
+        // Only its page can follow a header that was held: anything else would leave it out of the file.
+        let held = pending.as_ref().filter(|header| header.database_pages != 0);
+        if held.is_some_and(|header| offset != header.offset + FRAME_HEADER as i64 || bytes.len() != self.page_size) {
+            return Seen::Stray;
+        }
         match bytes.len() {
-            FRAME_HEADER => self.header(offset, bytes),
-            length if length == self.page_size => self.page(offset, bytes),
+            length if length == self.page_size => self.page(pending, offset, bytes),
             FILE_HEADER if offset == 0 => Seen::Part,
-            _ => Seen::Stray,
+            _ => match bytes.try_into() {
+                Ok(header) => self.header(offset, header),
+                Err(_) => Seen::Stray,
+            },
         }
     }
 
-    fn header(&mut self, offset: i64, bytes: &[u8]) -> Seen {
+    fn header(&mut self, offset: i64, bytes: [u8; FRAME_HEADER]) -> Seen {
         while let Some(frame) = self.frames.pop_if(|frame| frame.offset >= offset) {
             self.images.truncate(frame.at);
         }
         let word =
             |at: usize| bytes.get(at..at + 4).and_then(|word| word.try_into().ok()).map_or(0, u32::from_be_bytes);
-        self.pending = Some((offset, word(0), word(4)));
-        Seen::Part
+        let (page, database_pages) = (word(0), word(4));
+        self.pending = Some(Header { offset, page, database_pages, bytes });
+        if database_pages == 0 { Seen::Part } else { Seen::Held }
     }
 
-    fn page(&mut self, offset: i64, bytes: &[u8]) -> Seen {
+    fn page(&mut self, pending: Option<Header>, offset: i64, bytes: &[u8]) -> Seen {
         let header = offset - FRAME_HEADER as i64;
-        match self.pending.take() {
-            Some((at, page, database_pages)) if at == header => {
+        match pending {
+            Some(Header { offset: at, page, database_pages, bytes: frame_header }) if at == header => {
                 if self.images.len() + bytes.len() > self.max_bytes {
                     return Seen::TooLarge;
                 }
@@ -108,7 +128,7 @@ impl Capture {
                 }
                 self.database_pages = database_pages;
                 self.committed = true;
-                Seen::Commit
+                Seen::Commit(frame_header)
             }
             // A page written over in place.
             _ => match self.frames.binary_search_by_key(&header, |frame| frame.offset) {
@@ -166,7 +186,8 @@ mod tests {
     }
 
     fn frame(capture: &mut Capture, at: i64, page: u32, fill: u8, database_pages: u32) -> Seen {
-        assert_eq!(capture.write(offset(at), &header(page, database_pages)), Seen::Part);
+        let expected = if database_pages == 0 { Seen::Part } else { Seen::Held };
+        assert_eq!(capture.write(offset(at), &header(page, database_pages)), expected);
         capture.write(offset(at) + 24, &[fill; SIZE])
     }
 
@@ -181,7 +202,7 @@ mod tests {
         assert_eq!(frame(&mut capture, 0, 1, 10, 0), Seen::Part);
         assert_eq!(frame(&mut capture, 1, 7, 11, 0), Seen::Part);
         assert_eq!(frame(&mut capture, 2, 3, 12, 0), Seen::Part);
-        assert_eq!(frame(&mut capture, 3, 7, 13, 5), Seen::Commit);
+        assert_eq!(frame(&mut capture, 3, 7, 13, 5), Seen::Commit(header(7, 5)));
         // Page 7 lies beyond the database of 5 pages.
         assert_eq!(fills(&capture.take()), [(3, 12), (1, 10)]);
     }
@@ -192,7 +213,7 @@ mod tests {
         frame(&mut capture, 4, 2, 1, 0);
         frame(&mut capture, 5, 3, 2, 0);
         assert_eq!(capture.write(offset(4) + 24, &[9; SIZE]), Seen::Part);
-        assert_eq!(frame(&mut capture, 6, 3, 3, 8), Seen::Commit);
+        assert_eq!(frame(&mut capture, 6, 3, 3, 8), Seen::Commit(header(3, 8)));
         // Checksums are rewritten after the commit frame.
         assert_eq!(capture.write(offset(4), &header(2, 0)), Seen::Part);
         assert_eq!(fills(&capture.take()), [(2, 9), (3, 3)]);
@@ -204,8 +225,18 @@ mod tests {
         frame(&mut capture, 0, 2, 1, 0);
         frame(&mut capture, 1, 3, 2, 0);
         frame(&mut capture, 2, 4, 3, 0);
-        assert_eq!(frame(&mut capture, 1, 5, 4, 9), Seen::Commit);
+        assert_eq!(frame(&mut capture, 1, 5, 4, 9), Seen::Commit(header(5, 9)));
         assert_eq!(fills(&capture.take()), [(2, 1), (5, 4)]);
+    }
+
+    #[test]
+    fn only_its_page_may_follow_a_header_that_is_held() {
+        for (at, length) in [(offset(1), 24), (0, 32), (offset(0) + 24, SIZE), (offset(2) + 24, SIZE)] {
+            let mut capture = Capture::new(SIZE as u32, 1 << 20);
+            frame(&mut capture, 0, 2, 1, 0);
+            assert_eq!(capture.write(offset(1), &header(3, 9)), Seen::Held);
+            assert_eq!(capture.write(at, &vec![0; length]), Seen::Stray);
+        }
     }
 
     #[test]

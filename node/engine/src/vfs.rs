@@ -5,6 +5,10 @@
 //! does its thread have a sink ([`with_sink`]): a write without one is refused. All other connections (readers,
 //! applier, checkpoints, seeds) use the default VFS and never come here.
 //!
+//! The commit frame reaches the file only after the sink's yes, header and page: SQLite reads `-wal` back no earlier than
+//! when it has written all frames, and adds them to the index (where others find them) after that. A process that is
+//! killed before leaves nothing that recovery would take for a commit.
+//!
 //! The file objects are the default VFS's own; only their method table is exchanged for a copy with another `xWrite`.
 //! Locks and shared memory are therefore shared with the other connections of the process as usual.
 
@@ -17,7 +21,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rusqlite::ffi;
 
-use crate::capture::Seen;
+use crate::capture::{FRAME_HEADER, Seen};
 
 /// The VFS of the writer's connection.
 pub(crate) const NAME: &CStr = c"rdb-writer";
@@ -27,7 +31,7 @@ pub(crate) trait WalSink {
     /// A write that SQLite is about to make.
     fn write(&self, offset: i64, bytes: &[u8]) -> Seen;
 
-    /// The commit frame is about to become valid: log, replicate, wait. `false` makes COMMIT fail.
+    /// The commit frame is about to be written: log, replicate, wait. `false` makes COMMIT fail.
     fn commit(&self) -> bool;
 }
 
@@ -143,41 +147,59 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, data: *const c_void, le
     // The sink runs foreign code (logging, replication), and nothing may unwind into SQLite.
     let verdict = catch_unwind(AssertUnwindSafe(|| {
         let Some(sink) = SINK.get() else {
-            return ffi::SQLITE_IOERR_WRITE;
+            return Verdict::Done(ffi::SQLITE_IOERR_WRITE);
         };
         // SAFETY: `with_sink` keeps the sink alive while it is set.
         let sink = unsafe { &*sink };
         match sink.write(offset, bytes) {
-            Seen::Part => ffi::SQLITE_OK,
-            Seen::TooLarge | Seen::Stray => ffi::SQLITE_IOERR_WRITE,
-            Seen::Commit => {
+            Seen::Part => Verdict::Write(None),
+            Seen::Held => Verdict::Done(ffi::SQLITE_OK),
+            Seen::TooLarge | Seen::Stray => Verdict::Done(ffi::SQLITE_IOERR_WRITE),
+            Seen::Commit(header) => {
                 // SAFETY: the file is open.
-                let reserved = unsafe { reserve(file, original, bytes, offset) };
+                let reserved = unsafe { reserve(file, original, &header, bytes, offset) };
                 match reserved {
-                    ffi::SQLITE_OK if sink.commit() => ffi::SQLITE_OK,
-                    ffi::SQLITE_OK => ffi::SQLITE_IOERR_WRITE,
-                    code => code,
+                    ffi::SQLITE_OK if sink.commit() => Verdict::Write(Some(header)),
+                    ffi::SQLITE_OK => Verdict::Done(ffi::SQLITE_IOERR_WRITE),
+                    code => Verdict::Done(code),
                 }
             }
         }
     }));
-    match verdict {
-        // SAFETY: SQLite's own arguments.
-        Ok(ffi::SQLITE_OK) => unsafe { write(file, data, length, offset) },
-        Ok(code) => code,
-        Err(_) => ffi::SQLITE_IOERR_WRITE,
+    let header = match verdict {
+        Ok(Verdict::Write(header)) => header,
+        Ok(Verdict::Done(code)) => return code,
+        Err(_) => return ffi::SQLITE_IOERR_WRITE,
+    };
+    // SAFETY: SQLite's own arguments; the held header belongs right before its page.
+    unsafe {
+        match (write(file, data, length, offset), header) {
+            (ffi::SQLITE_OK, Some(header)) => {
+                write(file, header.as_ptr().cast(), FRAME_HEADER as c_int, offset - FRAME_HEADER as i64)
+            }
+            (code, _) => code,
+        }
     }
 }
 
-/// Makes sure that the commit frame's page finds its space on the disk, before the group is committed: afterwards a full
-/// disk would end the process. Bytes that the frame's checksum does not match are written there first, when the file has
-/// to grow.
+/// What becomes of a write.
+enum Verdict {
+    /// It goes to the file, and the header that was held after it.
+    Write(Option<[u8; FRAME_HEADER]>),
+    /// SQLite is told this, and the file is left alone.
+    Done(c_int),
+}
+
+/// Makes sure that the commit frame finds its space on the disk, before the group is committed: afterwards a full disk
+/// would end the process. When the file has to grow, the inverse of the frame is written there first: its salt is not
+/// that of the file, so it is no frame.
 ///
 /// # Safety
 /// `file` is open and `original` is its method table.
 unsafe fn reserve(
     file: *mut ffi::sqlite3_file,
     original: *const ffi::sqlite3_io_methods,
+    header: &[u8],
     page: &[u8],
     offset: i64,
 ) -> c_int {
@@ -191,7 +213,7 @@ unsafe fn reserve(
         if code != ffi::SQLITE_OK || size >= offset + page.len() as i64 {
             return code;
         }
-        let filler: Vec<u8> = page.iter().map(|byte| !byte).collect();
-        write(file, filler.as_ptr().cast(), page.len() as c_int, offset)
+        let filler: Vec<u8> = header.iter().chain(page).map(|byte| !byte).collect();
+        write(file, filler.as_ptr().cast(), filler.len() as c_int, offset - header.len() as i64)
     }
 }

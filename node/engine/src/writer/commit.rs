@@ -111,7 +111,7 @@ impl WalSink for CommitPoint<'_> {
     fn write(&self, offset: i64, bytes: &[u8]) -> Seen {
         let seen = self.capture.borrow_mut().write(offset, bytes);
         match seen {
-            Seen::Part | Seen::Commit => {}
+            Seen::Part | Seen::Held | Seen::Commit(_) => {}
             Seen::TooLarge => drop(self.decision.replace(Decision::TooLarge)),
             Seen::Stray => drop(self.decision.replace(Decision::Stray)),
         }
