@@ -168,7 +168,7 @@ impl Node {
                 held.session.lock().read_pages(next, count).map_err(|error| std::io::Error::other(error.to_string()));
             let failed = chunk.is_err();
             // The receiver may be gone, and comes back for the rest; or it does not read, and must not hold the snapshot.
-            let sent = runtime.block_on(tokio::time::timeout(STALLED, sender.send(chunk)));
+            let sent = runtime.block_on(async { tokio::time::timeout(STALLED, sender.send(chunk)).await });
             if !matches!(sent, Ok(Ok(()))) || failed {
                 break;
             }
