@@ -238,7 +238,7 @@ error_codes! {
     Overloaded = "OVERLOADED", 503, Safe, None;
     /// Too little disk space to accept writes; reads go on.
     DiskFull = "DISK_FULL", 507, Safe, None;
-    /// The idempotency key was used for another request, or its result is no longer kept.
+    /// The idempotency key was used for another request.
     KeyReused = "KEY_REUSED", 409, Never, None;
     /// No outcome is recorded under this key.
     OutcomeUnknownKey = "NO_SUCH_KEY", 404, Safe, None;

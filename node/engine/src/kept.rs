@@ -2,22 +2,35 @@
 //!
 //! Version (1), count of statements; per statement: count of columns, each column's name and declared type (0, or 1 and
 //! the text), rows affected, last insert rowid, count of values, each value as tag and content. Counts and lengths are
-//! LEB128, integers and floats 8 bytes little endian. A reader refuses other versions, so a node can be upgraded first.
+//! LEB128, integers and floats 8 bytes little endian. Version 2 is the same without any values: of a result that is too
+//! large. A reader refuses other versions, so a node can be upgraded first.
 
 use crate::value::{Column, QueryResult, Value};
 
-const VERSION: u8 = 1;
+const WHOLE: u8 = 1;
+const WITHOUT_VALUES: u8 = 2;
 
-/// Larger results are not kept: the row would be logged to every node. The key then only says that the request ran.
+/// The values of larger results are not kept: the row would be logged to every node.
 pub(crate) const LARGEST: usize = 256 << 10;
 
-/// The encoded results, or `None` when they are too large to keep.
+/// What is kept of a request's results.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) results: Vec<QueryResult>,
+    /// `false`: without their values.
+    pub(crate) whole: bool,
+}
+
+/// The encoded results, without their values if they are too large, or `None` when they are too large even so.
 pub(crate) fn encode(results: &[QueryResult]) -> Option<Vec<u8>> {
     let weight: u64 = results.iter().flat_map(|result| &result.values).map(Value::weight).sum();
-    if weight > LARGEST as u64 {
-        return None;
-    }
-    let mut out = vec![VERSION];
+    let whole = (weight <= LARGEST as u64).then(|| encode_as(WHOLE, results));
+    let fits = |bytes: &Vec<u8>| bytes.len() <= LARGEST;
+    whole.filter(fits).or_else(|| Some(encode_as(WITHOUT_VALUES, results)).filter(fits))
+}
+
+fn encode_as(version: u8, results: &[QueryResult]) -> Vec<u8> {
+    let mut out = vec![version];
     put_count(&mut out, results.len());
     for result in results {
         put_count(&mut out, result.columns.len());
@@ -28,10 +41,11 @@ pub(crate) fn encode(results: &[QueryResult]) -> Option<Vec<u8>> {
         }
         out.extend_from_slice(&result.rows_affected.to_le_bytes());
         out.extend_from_slice(&result.last_insert_rowid.to_le_bytes());
-        put_count(&mut out, result.values.len());
-        result.values.iter().for_each(|value| put_value(&mut out, value));
+        let values = if version == WHOLE { result.values.as_slice() } else { &[] };
+        put_count(&mut out, values.len());
+        values.iter().for_each(|value| put_value(&mut out, value));
     }
-    (out.len() <= LARGEST).then_some(out)
+    out
 }
 
 fn put_count(out: &mut Vec<u8>, mut count: usize) {
@@ -70,14 +84,16 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
 }
 
 /// What [`encode`] kept; `None` when the bytes are not that.
-pub(crate) fn decode(bytes: &[u8]) -> Option<Vec<QueryResult>> {
+pub(crate) fn decode(bytes: &[u8]) -> Option<Kept> {
     let mut from = Cursor(bytes);
-    if from.byte()? != VERSION {
-        return None;
-    }
+    let whole = match from.byte()? {
+        WHOLE => true,
+        WITHOUT_VALUES => false,
+        _ => return None,
+    };
     let statements = from.count()?;
     let results = (0..statements).map(|_| decode_result(&mut from)).collect::<Option<Vec<_>>>()?;
-    from.0.is_empty().then_some(results)
+    from.0.is_empty().then_some(Kept { results, whole })
 }
 
 fn decode_result(from: &mut Cursor<'_>) -> Option<QueryResult> {
@@ -171,15 +187,21 @@ mod tests {
         };
         let results = vec![result, QueryResult::default()];
         let bytes = encode(&results).unwrap();
-        assert_eq!(decode(&bytes), Some(results));
+        assert_eq!(decode(&bytes), Some(Kept { results, whole: true }));
         for length in 0..bytes.len() {
             assert_eq!(decode(&bytes[..length]), None, "{length}");
         }
     }
 
     #[test]
-    fn large_results_are_not_kept() {
-        let values = vec![Value::Blob(vec![0; LARGEST])];
-        assert_eq!(encode(&[QueryResult { values, ..QueryResult::default() }]), None);
+    fn large_results_are_kept_without_their_values() {
+        let counts = QueryResult { rows_affected: 7, last_insert_rowid: -1, ..QueryResult::default() };
+        for values in [vec![Value::Blob(vec![0; LARGEST])], vec![Value::Null; LARGEST]] {
+            let bytes = encode(&[QueryResult { values, ..counts.clone() }]).unwrap();
+            assert_eq!(decode(&bytes), Some(Kept { results: vec![counts.clone()], whole: false }));
+        }
+        let name = "n".repeat(LARGEST);
+        let columns = vec![Column { name, declared: None }].into();
+        assert_eq!(encode(&[QueryResult { columns, ..QueryResult::default() }]), None);
     }
 }

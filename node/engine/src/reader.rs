@@ -131,9 +131,10 @@ impl Reader {
     /// What is kept under an idempotency key.
     pub fn outcome(&mut self, tag: &ClientTag) -> Result<Option<KeptOutcome>, EngineError> {
         self.session.authorizer.begin_internal();
-        let outcome = self.keys.lookup(tag);
+        let found = self.keys.lookup(tag);
         self.session.authorizer.end_internal();
-        outcome.map_err(|error| internal_error("looking up a key", &error))
+        let found = found.map_err(|error| internal_error("looking up a key", &error))?;
+        Ok(found.map(KeptOutcome::from))
     }
 }
 

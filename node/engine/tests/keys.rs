@@ -94,12 +94,52 @@ fn a_follower_that_takes_over_knows_the_outcomes() {
     assert_eq!(reader.outcome(&tag(3)).unwrap(), None);
     let mut writer = engine.writer().unwrap();
     let slot = Slot { epoch: rdb_protocol::Epoch(2), ..leader.slot() };
-    let group = [keyed("c", 1, 1, &["INSERT INTO t VALUES (1) RETURNING v"]), keyed("c", 2, 1, &["SELECT 1"])];
+    let group = [
+        keyed("c", 1, 1, &["INSERT INTO t VALUES (1) RETURNING v"]),
+        keyed("c", 2, 1, &["INSERT INTO t VALUES (randomblob(400000)) RETURNING v"]),
+    ];
     let result = writer.run_group(slot, &group, &mut |_| panic!("nothing changes")).unwrap();
     assert_eq!(result.results[0].as_ref().unwrap().results, first.results);
-    // It ran, but what it answered was too large to keep.
-    assert_eq!(result.results[1].as_ref().unwrap_err().code(), ErrorCode::KeyReused);
+    assert!(result.results[1].as_ref().unwrap().replayed);
     drop((writer, reader, engine, dir));
+}
+
+/// The request took effect, so the answer must not be one after which a client writes again.
+#[test]
+fn a_repeated_request_whose_rows_were_not_kept_is_answered_without_them() {
+    let mut leader = Leader::new();
+    leader.sql("CREATE TABLE t(id INTEGER PRIMARY KEY, v)");
+    let request = |hash| {
+        let insert = "INSERT INTO t(v) VALUES (randomblob(200000)), (randomblob(200000)) RETURNING v";
+        keyed("c", 1, hash, &[insert, "UPDATE t SET v = 0 WHERE id = 1", "SELECT 1"])
+    };
+    let first = leader.run(request(1)).unwrap();
+    let again = leader.run(request(1)).unwrap();
+    assert_eq!((again.replayed, again.position), (true, first.position));
+    let counts = |results: &[QueryResult]| -> Vec<_> {
+        results.iter().map(|result| (result.rows_affected, result.last_insert_rowid)).collect()
+    };
+    assert_eq!(counts(&again.results), counts(&first.results));
+    assert!(again.results.iter().all(|result| result.values.is_empty()));
+    assert_eq!(count(&leader.engine), 2);
+    // That there were rows can be told: what is kept is not shown as the result.
+    let tag = ClientTag { client: "c".to_owned(), sequence: 1 };
+    assert_eq!(leader.writer.outcome(&tag).unwrap().unwrap().results, None);
+    assert_eq!(leader.run(request(2)).unwrap_err().code(), ErrorCode::KeyReused);
+
+    // Nothing is known of the result: as if a newer version had kept it.
+    let Leader { dir, engine, writer, end, .. } = leader;
+    drop((writer, engine));
+    let connection = rusqlite::Connection::open(dir.path().join("db")).unwrap();
+    assert_eq!(connection.execute("UPDATE _rdb_clients SET result = x'63'", []), Ok(1));
+    drop(connection);
+    let engine = Engine::open(options(dir.path())).unwrap();
+    let mut writer = engine.writer().unwrap();
+    let slot = Slot { epoch: rdb_protocol::Epoch(1), previous: end, unix_ms: 0, timestamp: 0 };
+    let result = writer.run_group(slot, &[request(1)], &mut |_| panic!("nothing changes")).unwrap();
+    let again = result.results[0].as_ref().unwrap();
+    assert_eq!((again.replayed, again.position), (true, first.position));
+    assert_eq!(again.results, vec![QueryResult::default(); 3]);
 }
 
 #[test]

@@ -210,7 +210,7 @@ async fn write<B: Backend>(
     let body = match (call, answer.results.first()) {
         (Call::Batch, _) => values::several(Some(&answer.results), answer.position),
         (_, Some(result)) => values::single(result, answer.position),
-        // The kept result of a repeated request that had grown too large to keep.
+        // A repeated request of which nothing but its success is known.
         (_, None) => values::single(&Default::default(), answer.position),
     };
     Ok(app.answer(body, answer.position))

@@ -159,7 +159,7 @@ pub(crate) fn single(result: &QueryResult, position: Token) -> Vec<u8> {
     out
 }
 
-/// The answer to `batch` and `outcome`; `None`: the results were too large to keep.
+/// The answer to `batch` and `outcome`; `None`: the results were too large to keep whole.
 pub(crate) fn several(results: Option<&[QueryResult]>, position: Token) -> Vec<u8> {
     let mut out = Vec::with_capacity(FRAME_BYTES);
     out.extend_from_slice(b"{\"results\":");

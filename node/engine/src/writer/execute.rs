@@ -60,7 +60,7 @@ impl Writer {
             return Err(Stop::Undone(SqlFailure::new(ErrorCode::Timeout, "its deadline passed while it waited", hint)));
         }
         if let Some(key) = &transaction.key
-            && let Some(done) = self.replay(key)?
+            && let Some(done) = self.replay(key, transaction.statements.len())?
         {
             return Ok(done);
         }
@@ -160,23 +160,21 @@ impl Writer {
         Ok(keyed)
     }
 
-    /// The outcome of then, if the key was used before.
-    fn replay(&mut self, key: &RequestKey) -> Result<Option<Done>, Stop> {
-        let kept = self.internal(|own| own.keys.lookup(&key.tag)).map_err(|error| self.broken(error))?;
-        let Some(kept) = kept else {
+    /// The outcome of then, if the key was used before. A success also when the result was not kept, or not its rows: after
+    /// an error the client might write again.
+    fn replay(&mut self, key: &RequestKey, statements: usize) -> Result<Option<Done>, Stop> {
+        let found = self.internal(|own| own.keys.lookup(&key.tag)).map_err(|error| self.broken(error))?;
+        let Some(found) = found else {
             return Ok(None);
         };
-        let reused = |message: String, hint| Stop::Undone(SqlFailure::new(ErrorCode::KeyReused, message, hint));
-        let at = format!("{}/{}", kept.position.epoch, kept.position.index);
-        if kept.request_hash != key.request_hash {
-            let message = format!("the idempotency key was used for another request, at {at}");
-            return Err(reused(message, "give every new request a new sequence"));
+        if found.request_hash != key.request_hash {
+            let Token { epoch, index } = found.position;
+            let message = format!("the idempotency key was used for another request, at {epoch}/{index}");
+            let hint = "give every new request a new sequence";
+            return Err(Stop::Undone(SqlFailure::new(ErrorCode::KeyReused, message, hint)));
         }
-        let Some(results) = kept.results else {
-            let message = format!("the request took effect at {at}; its result was too large to keep");
-            return Err(reused(message, "query what you need of it"));
-        };
-        let replayed = Some(kept.position);
+        let results = found.kept.map_or_else(|| vec![QueryResult::default(); statements], |kept| kept.results);
+        let replayed = Some(found.position);
         Ok(Some(Done { results, wrote: false, changed: false, keyed: false, replayed }))
     }
 

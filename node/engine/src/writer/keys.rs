@@ -6,7 +6,7 @@ use rdb_protocol::{Epoch, Index};
 use rdb_record::ClientTag;
 
 use crate::engine::DbPosition;
-use crate::kept;
+use crate::kept::{self, Kept};
 use crate::sql::statement::{Handle, SqliteError, Stmt};
 use crate::value::{QueryResult, RequestKey, Value};
 use crate::writer::{IDEMPOTENCY_TTL_MS, KeptOutcome};
@@ -18,6 +18,21 @@ const EXPIRE_AT_ONCE: i64 = 512;
 pub(crate) const LOOKUP: &str =
     "SELECT request, epoch, idx, result FROM _rdb_clients WHERE client = ?1 AND sequence = ?2";
 
+/// A row of `_rdb_clients`.
+pub(crate) struct Found {
+    pub(super) position: Token,
+    pub(super) request_hash: u64,
+    /// `None`: too large, or of another version.
+    pub(super) kept: Option<Kept>,
+}
+
+impl From<Found> for KeptOutcome {
+    fn from(found: Found) -> KeptOutcome {
+        let results = found.kept.filter(|kept| kept.whole).map(|kept| kept.results);
+        KeptOutcome { position: found.position, request_hash: found.request_hash, results }
+    }
+}
+
 /// Reads `_rdb_clients`.
 pub(crate) struct KeyReader(Stmt);
 
@@ -26,25 +41,25 @@ impl KeyReader {
         Ok(KeyReader(Stmt::internal(db, LOOKUP)?))
     }
 
-    pub(crate) fn lookup(&self, tag: &ClientTag) -> Result<Option<KeptOutcome>, SqliteError> {
+    pub(crate) fn lookup(&self, tag: &ClientTag) -> Result<Option<Found>, SqliteError> {
         let client = Value::Text(tag.client.clone());
         // SAFETY: `client` lives until the bindings are cleared below.
         let row = unsafe { self.0.bind(1, &client) }
             .and_then(|()| self.0.bind_integer(2, tag.sequence as i64))
             .and_then(|()| self.0.step());
-        let outcome = row.map(|row| row.then(|| self.outcome()));
+        let found = row.map(|row| row.then(|| self.found()));
         self.0.reset();
         self.0.clear();
-        outcome
+        found
     }
 
-    fn outcome(&self) -> KeptOutcome {
+    fn found(&self) -> Found {
         let epoch = Epoch(self.0.integer(1) as u64);
         let index = Index(self.0.integer(2) as u64);
-        KeptOutcome {
+        Found {
             position: Token { epoch, index },
             request_hash: self.0.integer(0) as u64,
-            results: kept::decode(self.0.blob(3)),
+            kept: kept::decode(self.0.blob(3)),
         }
     }
 }
@@ -73,7 +88,7 @@ impl Keys {
         })
     }
 
-    pub(super) fn lookup(&self, tag: &ClientTag) -> Result<Option<KeptOutcome>, SqliteError> {
+    pub(super) fn lookup(&self, tag: &ClientTag) -> Result<Option<Found>, SqliteError> {
         self.reader.lookup(tag)
     }
 

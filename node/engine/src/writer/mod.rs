@@ -77,7 +77,8 @@ pub struct TransactionResult {
     pub results: Vec<QueryResult>,
     /// The record in which it took effect; for a transaction that only read, the state that it read.
     pub position: Token,
-    /// It had run before under the same key; these are the results of then.
+    /// It had run before under the same key; these are the results of then, without their values if those were too large
+    /// to keep.
     pub replayed: bool,
 }
 
@@ -96,7 +97,7 @@ pub struct GroupResult {
 pub struct KeptOutcome {
     pub position: Token,
     pub request_hash: u64,
-    /// `None` when the result was too large to keep; the transaction did take effect.
+    /// `None` when the result was too large to keep whole; the transaction did take effect.
     pub results: Option<Vec<QueryResult>>,
 }
 
@@ -395,7 +396,9 @@ impl Writer {
 
     /// What is kept under a key, for `GET /v1/outcome/<key>`. Also on [`crate::Reader`].
     pub fn outcome(&mut self, tag: &ClientTag) -> Result<Option<KeptOutcome>, EngineError> {
-        self.internal(|own| own.keys.lookup(tag)).map_err(|error| internal_error("looking up a key", &error))
+        let found =
+            self.internal(|own| own.keys.lookup(tag)).map_err(|error| internal_error("looking up a key", &error))?;
+        Ok(found.map(KeptOutcome::from))
     }
 }
 
