@@ -160,6 +160,11 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
         let reason = format!("the database's content is {content:016x}, record {index} states {stated:016x}");
         return unusable("DATABASE_CORRUPT", reason);
     }
+    if let Some(last) =
+        log.read(log.last().index, 1).ok().and_then(|entries| entries.last().map(|last| last.timestamp()))
+    {
+        node.hybrid_clock.fetch_max(last, std::sync::atomic::Ordering::AcqRel);
+    }
     let Some(mut persistent) = core.persistent() else { return Ok(Ok(())) };
     persistent.committed = persistent.committed.max(position.index);
     let committed = persistent.committed;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
@@ -46,6 +47,8 @@ pub struct Core {
     outputs: Vec<Output>,
     /// What [`Node::unlock`] sends.
     sends: Sends,
+    /// Some of it cannot wait for the clients' answers.
+    urgent: bool,
 }
 
 type Sends = Vec<(Arc<Link>, PeerMessage)>;
@@ -68,6 +71,8 @@ pub struct Effects {
     pub refused: Option<ProposalRefusal>,
     /// The first record that the log had no room for; those before it were taken.
     pub no_room_for: Option<Index>,
+    /// The step committed something.
+    committed: bool,
     generation: u64,
 }
 
@@ -107,6 +112,7 @@ impl Core {
             tail: None,
             outputs: Vec::new(),
             sends: Vec::new(),
+            urgent: false,
         }
     }
 
@@ -182,11 +188,20 @@ impl Node {
     }
 
     /// Gives the lock back and sends what the steps under it had to say. A socket takes tens of microseconds for a message, in
-    /// which other threads may step.
-    pub fn unlock(&self, mut core: MutexGuard<'_, Core>) {
+    /// which other threads may step. News of a commit alone wait until the group that is running has been answered, at most
+    /// until the next tick: on a machine with few processors followers would go about them while clients wait.
+    pub fn unlock(&self, core: MutexGuard<'_, Core>) {
+        if core.urgent || self.group_since.load(Ordering::Acquire) == 0 {
+            self.unlock_and_send(core);
+        }
+    }
+
+    /// As [`Node::unlock`], without waiting for anything.
+    pub fn unlock_and_send(&self, mut core: MutexGuard<'_, Core>) {
         if core.sends.is_empty() {
             return;
         }
+        core.urgent = false;
         let mut sends = self.send_order.0.lock();
         std::mem::swap(&mut *sends, &mut core.sends);
         drop(core);
@@ -274,6 +289,7 @@ impl Node {
         let mut effects = Effects { generation: core.generation, ..Effects::default() };
         let mut outputs = std::mem::take(&mut core.outputs);
         let mut input = Some(input);
+        let before = core.sends.len();
         while let (Some(next), Some(running)) = (input.take(), &mut core.running) {
             let now = Time(clock::boot_micros());
             running.replica.step_into(now, next, &LogRef(&running.log), &mut outputs);
@@ -288,6 +304,10 @@ impl Node {
             outputs.clear();
         }
         core.outputs = outputs;
+        let is_news = |(_, message): &(_, PeerMessage)| {
+            effects.committed && matches!(message, PeerMessage::Append { entries, .. } if entries.is_empty())
+        };
+        core.urgent |= !core.sends[before..].iter().all(is_news);
         effects
     }
 
@@ -299,7 +319,11 @@ impl Node {
                 }
                 self.publish(core);
             }
-            Output::Append(entry) => return append(core, &entry),
+            Output::Append(entry) => {
+                // Whoever leads next goes on from here, though its own clock be slow.
+                self.hybrid_clock.fetch_max(entry.timestamp(), Ordering::AcqRel);
+                return append(core, &entry);
+            }
             Output::ArchiveTail { from } => self.keep_tail(core, from),
             Output::Truncate { after } => {
                 if let Some(Err(error)) = core.running.as_mut().map(|running| running.log.truncate_after(after)) {
@@ -317,7 +341,10 @@ impl Node {
                     self.tasks.fetch(running.log.reader(), core.generation, to, prev, max_bytes);
                 }
             }
-            Output::Committed { index } => self.committed(core, index),
+            Output::Committed { index } => {
+                effects.committed = true;
+                self.committed(core, index);
+            }
             Output::ProposalRefused { reason, .. } => effects.refused = Some(reason),
             Output::AdminReply { token, reply } => {
                 if let Some(waiting) = core.replies.remove(&token) {

@@ -90,14 +90,16 @@ fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) -> bool
     node.group_since.store(clock::boot_micros(), Ordering::Release);
     let done = run_reserved(node, writer, slot, jobs);
     node.group_since.store(0, Ordering::Release);
+    node.unlock_and_send(node.lock());
     done
 }
 
 fn run_reserved(node: &Arc<Node>, writer: &mut Writer, slot: rdb_replication::Slot, jobs: Vec<WriteJob>) -> bool {
     let (transactions, replies): (Vec<Transaction>, Replies) =
         jobs.into_iter().map(|job| (job.transaction, job.reply)).unzip();
-    let slot =
-        Slot { epoch: slot.epoch, previous: slot.previous, unix_ms: clock::unix_millis(), timestamp: node.timestamp() };
+    let timestamp = node.timestamp();
+    // The time of records never steps back, whoever leads, so that idempotency keys do not expire early.
+    let slot = Slot { epoch: slot.epoch, previous: slot.previous, unix_ms: timestamp >> 16, timestamp };
     let mut proposed = false;
     let outcome = writer.run_group(slot, &transactions, &mut |record| {
         proposed = true;
@@ -167,17 +169,17 @@ fn commit(node: &Node, slot: Slot, record: Record) -> Result<(), CommitError> {
 }
 
 fn answer(node: &Node, result: GroupResult, replies: Replies) {
-    let confirmed = match result.record {
-        Some(position) => {
-            node.view.set_applied(position.index);
-            node.drive(Input::Applied { index: position.index });
-            true
-        }
-        // Nobody has confirmed that this node still leads.
-        None => node.lease_valid(),
-    };
+    let applied = result.record.map(|position| position.index);
+    if let Some(index) = applied {
+        node.view.set_applied(index);
+    }
+    // Without a record, nobody has confirmed that this node still leads.
+    let confirmed = applied.is_some() || node.lease_valid();
     for (reply, result) in replies.into_iter().zip(result.results) {
         let _ = reply.send(verdict(result, confirmed));
+    }
+    if let Some(index) = applied {
+        node.drive(Input::Applied { index });
     }
 }
 

@@ -114,7 +114,7 @@ fn tick_forever(node: &Node) {
                 node.ticks.wait_for(&mut core, wait);
             }
             let effects = node.step(&mut core, Input::Tick { timestamp: node.timestamp() });
-            node.unlock(core);
+            node.unlock_and_send(core);
             node.defer(effects);
             wait
         };
