@@ -270,10 +270,7 @@ impl Node {
             None => {}
         }
         self.take_up(&mut core, init).map_err(|error| refuse(format!("cannot initialise: {error}")))?;
-        self.publish(&core);
-        let effects = self.step(&mut core, rdb_replication::Input::Start);
-        self.unlock(core);
-        self.finish(effects);
+        self.start_core(core);
         Ok(())
     }
 

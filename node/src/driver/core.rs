@@ -274,14 +274,32 @@ impl Node {
         }
     }
 
-    /// An input that belongs to one incarnation of the core; dropped when that has ended.
-    pub fn drive_in(&self, generation: u64, input: Input) {
+    /// An input that belongs to one incarnation of the core; dropped, and false, when that has ended.
+    pub fn drive_in(&self, generation: u64, input: Input) -> bool {
         let mut core = self.lock();
-        if core.generation == generation {
-            let effects = self.step(&mut core, input);
-            self.unlock(core);
-            self.finish(effects);
+        if core.generation != generation {
+            return false;
         }
+        let effects = self.step(&mut core, input);
+        self.unlock(core);
+        self.finish(effects);
+        true
+    }
+
+    /// Ends every connection: they were made by another incarnation, or for other data.
+    pub fn disconnect(core: &mut Core) {
+        for (_, link) in std::mem::take(&mut core.links).into_values() {
+            link.close();
+        }
+    }
+
+    /// First step of a core that has just been put in its place. Under the lock that put it there: a connection that came
+    /// before it would not be noticed.
+    pub fn start_core(&self, mut core: MutexGuard<'_, Core>) {
+        let effects = self.step(&mut core, Input::Start);
+        self.publish(&core);
+        self.unlock(core);
+        self.finish(effects);
     }
 
     /// Steps the core and carries out its outputs. The caller gives the lock back with [`Node::unlock`].

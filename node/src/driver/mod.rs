@@ -44,7 +44,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use rdb_engine::{ApplyError, Engine, EngineError, EngineOptions, Reader};
 use rdb_log::{Control, DataState};
 use rdb_protocol::{Incarnation, NodeName};
-use rdb_replication::{Input, Side, Time};
+use rdb_replication::{Input, Time};
 use tokio::sync::watch;
 use warp::Reply as _;
 
@@ -166,7 +166,7 @@ impl Node {
         let node = self.clone();
         match request.uri().path() {
             peer::PEER_PATH => peer::accept(request, move |connection, member| {
-                peers::serve(&node, connection, &member, Side::Accepted);
+                peers::serve(&node, connection, &member, peers::Dialler::Peer);
             })
             .map(Into::into),
             seed_server::SEED_PATH => node.seed_answer(request.uri().query().unwrap_or_default()),

@@ -99,7 +99,7 @@ pub(super) fn dial_forever(node: &Arc<Node>) {
             Ok(connection) => {
                 let begun = clock::boot_micros();
                 if node.dialer.hold(&leader, &connection.link) {
-                    serve(node, connection, &leader, Side::Dialled);
+                    serve(node, connection, &leader, Dialler::Us { as_member: me });
                 }
                 // Who takes a connection and drops it at once is not dialled at full speed.
                 pause =
@@ -125,11 +125,27 @@ fn dialable(node: &Node, leader: &Member) -> Option<String> {
     state.peers.iter().find(|peer| peer.name == leader.name).map(|peer| peer.address.clone())
 }
 
+/// Who opened a connection.
+pub(super) enum Dialler {
+    /// This node, which said that it is `as_member`.
+    Us {
+        as_member: Member,
+    },
+    Peer,
+}
+
 /// Runs one connection until it ends.
-pub(super) fn serve(node: &Arc<Node>, mut connection: Connection, member: &Member, side: Side) {
+pub(super) fn serve(node: &Arc<Node>, mut connection: Connection, member: &Member, dialler: Dialler) {
     let link = connection.link.clone();
+    let side = if matches!(dialler, Dialler::Peer) { Side::Accepted } else { Side::Dialled };
     let (generation, effects) = {
         let mut core = node.lock();
+        if let Dialler::Us { as_member } = dialler
+            && core.control.state().member() != as_member
+        {
+            // The incarnation ended while we dialled: what we acknowledge must not count for the old one (rule 18).
+            return;
+        }
         if let Some((old_side, old)) = core.links.remove(member) {
             old.close();
             let effects = node.step(&mut core, Input::PeerDown { member: member.clone(), side: old_side });
@@ -145,7 +161,12 @@ pub(super) fn serve(node: &Arc<Node>, mut connection: Connection, member: &Membe
     node.view.status_changed();
     while let Some(frame) = connection.receive() {
         match wire::decode(frame) {
-            Ok(message) => node.drive_in(generation, Input::Peer { from: member.clone(), message }),
+            Ok(message) => {
+                // A connection of an incarnation that has ended is of no use to the next.
+                if !node.drive_in(generation, Input::Peer { from: member.clone(), message }) {
+                    break;
+                }
+            }
             Err(error) => {
                 tracing::warn!(%member, %error, "unreadable message: closing the connection");
                 break;

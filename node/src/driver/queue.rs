@@ -4,29 +4,36 @@
 //! hundreds of microseconds, and a core that spins meanwhile is one that a client or a follower could have used.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 pub struct Queue<T> {
-    waiting: Mutex<VecDeque<T>>,
+    state: Mutex<State<T>>,
     arrived: Condvar,
     limit: usize,
 }
 
+struct State<T> {
+    waiting: VecDeque<T>,
+    /// The receiver sleeps until so many wait.
+    wanted: usize,
+}
+
 impl<T> Queue<T> {
     pub fn bounded(limit: usize) -> Queue<T> {
-        Queue { waiting: Mutex::default(), arrived: Condvar::new(), limit }
+        let state = State { waiting: VecDeque::new(), wanted: 1 };
+        Queue { state: Mutex::new(state), arrived: Condvar::new(), limit }
     }
 
     /// Gives the item back when the queue is full.
     pub fn push(&self, item: T) -> Result<(), T> {
-        let mut waiting = self.waiting.lock();
-        if waiting.len() >= self.limit {
+        let mut state = self.state.lock();
+        if state.waiting.len() >= self.limit {
             return Err(item);
         }
-        waiting.push_back(item);
-        // The receiver only sleeps while the queue is empty.
-        if waiting.len() == 1 {
+        state.waiting.push_back(item);
+        if state.waiting.len() == state.wanted {
             self.arrived.notify_one();
         }
         Ok(())
@@ -34,26 +41,39 @@ impl<T> Queue<T> {
 
     /// As [`Queue::push`], whatever the limit: for the few messages that must arrive.
     pub fn push_anyway(&self, item: T) {
-        self.waiting.lock().push_back(item);
+        let mut state = self.state.lock();
+        state.waiting.push_back(item);
+        state.wanted = 1;
         self.arrived.notify_one();
     }
 
     /// Waits for the next item.
     pub fn pop(&self) -> T {
-        let mut waiting = self.waiting.lock();
+        let mut state = self.state.lock();
         loop {
-            if let Some(item) = waiting.pop_front() {
+            if let Some(item) = state.waiting.pop_front() {
                 return item;
             }
-            self.arrived.wait(&mut waiting);
+            state.wanted = 1;
+            self.arrived.wait(&mut state);
+        }
+    }
+
+    /// Sleeps until `count` items wait, for `limit` at most, or until something arrives that must.
+    pub fn wait_for(&self, count: usize, limit: Duration) {
+        let mut state = self.state.lock();
+        if state.waiting.len() < count {
+            state.wanted = count;
+            self.arrived.wait_for(&mut state, limit);
+            state.wanted = 1;
         }
     }
 
     /// Takes items into `taken` as long as `wanted` says so, without waiting.
     pub fn take_while(&self, mut wanted: impl FnMut(&T) -> bool, taken: &mut Vec<T>) {
-        let mut waiting = self.waiting.lock();
-        let count = waiting.iter().take_while(|item| wanted(item)).count();
-        taken.extend(waiting.drain(..count));
+        let mut state = self.state.lock();
+        let count = state.waiting.iter().take_while(|item| wanted(item)).count();
+        taken.extend(state.waiting.drain(..count));
     }
 }
 
@@ -80,6 +100,20 @@ mod tests {
         assert_eq!(queue.push(2), Err(2));
         queue.push_anyway(3);
         assert_eq!((queue.pop(), queue.pop()), (1, 3));
+    }
+
+    #[test]
+    fn a_receiver_that_waits_for_several_is_woken_by_the_last_of_them() {
+        let queue = Arc::new(Queue::bounded(10));
+        let waiter = queue.clone();
+        let thread = std::thread::spawn(move || waiter.wait_for(3, Duration::from_secs(60)));
+        for item in 0..3 {
+            queue.push(item).unwrap();
+        }
+        thread.join().unwrap();
+        queue.wait_for(3, Duration::from_secs(60));
+        queue.wait_for(4, Duration::from_millis(1));
+        assert_eq!(queue.pop(), 0);
     }
 
     #[test]

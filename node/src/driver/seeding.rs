@@ -145,17 +145,13 @@ fn begin(node: &Arc<Node>, order: &Order) {
         if let Err(error) = ended {
             super::die("cannot end the incarnation", &error);
         }
-        for (_, link) in core.links.values() {
-            link.close();
-        }
-        core.links.clear();
+        Node::disconnect(&mut core);
         core.replies.clear();
         if let Err(error) = boot::start_empty(node, &mut core) {
             super::die("cannot start without data", &error);
         }
-        node.publish(&core);
+        node.start_core(core);
     }
-    node.drive(Input::Start);
 }
 
 /// Fetches and installs a base copy.
@@ -179,10 +175,6 @@ fn fetch(node: &Arc<Node>) -> Result<Position, SeedFailure> {
     if let Err(error) = boot::forget_given_up(node) {
         tracing::warn!(%error, "cannot remove the log that was set aside");
     }
-    let core = node.lock();
-    node.publish(&core);
-    drop(core);
-    node.drive(Input::Start);
     node.drive(Input::Applied { index: manifest.position.index });
     node.worker.wake();
     Ok(manifest.position)
@@ -207,11 +199,13 @@ fn adopt(node: &Node, manifest: &SeedManifest) -> Result<(), SeedFailure> {
     })?;
     core.problems.clear();
     core.generation += 1;
+    Node::disconnect(&mut core);
     let Some(persistent) = core.persistent() else { return Ok(()) };
     let replica = Replica::new(persistent, &super::core::LogRef(&log), Time(clock::boot_micros()))?;
     core.running = Some(Running { log, replica });
     node.view.set_committed(manifest.position.index);
     node.view.set_applied(manifest.position.index);
+    node.start_core(core);
     Ok(())
 }
 

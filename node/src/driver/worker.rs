@@ -13,8 +13,10 @@ use rdb_record::{Entry, Payload};
 use rdb_replication::RoleView;
 use tokio::sync::oneshot;
 
+use super::group::Pace;
 use super::queue::Queue;
 use super::{Node, group};
+use crate::clock;
 
 /// Client transactions that may wait for the writer; more are refused with `OVERLOADED`. At the slowest disk that is still
 /// of use, 100 groups a second of [`group::MAX_TRANSACTIONS`], this queue is drained within a second.
@@ -77,6 +79,11 @@ impl WorkerHandle {
         let _ = wait.recv();
     }
 
+    /// Waits until `count` jobs wait, or a short while: see [`group::gather`].
+    pub(super) fn wait_for(&self, count: usize, limit: std::time::Duration) {
+        self.jobs.wait_for(count, limit);
+    }
+
     /// The write jobs that wait in front of any other, up to `limit`. Wakes among them are dropped: the worker looks at role
     /// and backlog after every group anyway.
     pub(super) fn take_writes(&self, limit: usize) -> Vec<WriteJob> {
@@ -105,11 +112,12 @@ enum Hands {
 pub(super) struct Worker {
     node: Arc<Node>,
     hands: Hands,
+    pace: Pace,
 }
 
 impl Worker {
     pub(super) fn start(node: Arc<Node>) -> std::io::Result<()> {
-        let worker = Worker { node, hands: Hands::Empty };
+        let worker = Worker { node, hands: Hands::Empty, pace: Pace::default() };
         std::thread::Builder::new().name("database".into()).spawn(move || worker.run())?;
         Ok(())
     }
@@ -143,7 +151,8 @@ impl Worker {
     /// Runs a group that begins with `first`.
     fn write(&mut self, first: WriteJob) {
         let node = self.node.clone();
-        let jobs = group::gather(first, &node.worker);
+        let jobs = group::gather(first, &node.worker, self.pace);
+        let (transactions, begun) = (jobs.len(), clock::instant());
         if node.view.is_open() {
             match self.writer() {
                 Ok(writer) => group::run(&node, writer, jobs),
@@ -152,6 +161,7 @@ impl Worker {
         } else {
             group::refuse(jobs, &not_leader());
         }
+        self.pace = Pace { transactions, took: clock::instant().saturating_duration_since(begun) };
         self.woken();
     }
 
