@@ -6,7 +6,8 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`core`] | the replication core, log and control file behind one lock; carries out the core's outputs |
+//! | [`core`] | the replication core, log and control file behind one lock |
+//! | [`outputs`] | carrying out what the core orders |
 //! | [`worker`], [`group`] | the one thread that changes the database: groups as leader, committed records as follower |
 //! | [`queue`] | the queue in front of it |
 //! | [`peers`] | connections between nodes |
@@ -23,6 +24,7 @@ pub mod boot;
 pub mod core;
 pub mod disk;
 pub mod group;
+pub mod outputs;
 pub mod peers;
 pub mod queue;
 pub mod reads;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdb_protocol::Epoch;
-use rdb_protocol::admin::{Done, Follow, PeerAddress};
+use rdb_protocol::admin::{Done, Follow, PeerAddress, Reseed};
 use rdb_protocol::status::NodeState;
 
 use crate::support::proxy::Proxy;
@@ -127,4 +127,21 @@ fn nodes_of_two_clusters_take_nothing_from_each_other() {
     our_ledger.check(ours.leader());
     ours.assert_equal_content();
     their_ledger.check(theirs.leader());
+}
+
+/// The new core must notice the connection that comes at once, as often as its data are replaced.
+#[test]
+fn a_follower_that_is_reseeded_again_and_again_always_comes_back() {
+    let cluster = Cluster::start(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    for _ in 0..12 {
+        let before = cluster.nodes[2].member().incarnation;
+        let call = Reseed { epoch: cluster.epoch, incarnation: before };
+        cluster.nodes[2].admin::<Done>("reseed", &call).unwrap();
+        wait_until("another incarnation", || cluster.nodes[2].member().incarnation != before);
+        ledger.write_all(cluster.leader(), 2, 1000);
+        cluster.wait_caught_up(2);
+    }
+    cluster.wait_same_log(2);
+    ledger.check(cluster.leader());
 }
