@@ -129,19 +129,35 @@ fn nodes_of_two_clusters_take_nothing_from_each_other() {
     their_ledger.check(theirs.leader());
 }
 
-/// The new core must notice the connection that comes at once, as often as its data are replaced.
+/// The new core must notice a connection that comes the moment it is there. Every `follow` wakes the dialler, so that it tries
+/// at each step of the replacement.
 #[test]
 fn a_follower_that_is_reseeded_again_and_again_always_comes_back() {
     let cluster = Cluster::start(3);
     let mut ledger = Ledger::create(cluster.leader());
-    for _ in 0..12 {
-        let before = cluster.nodes[2].member().incarnation;
-        let call = Reseed { epoch: cluster.epoch, incarnation: before };
-        cluster.nodes[2].admin::<Done>("reseed", &call).unwrap();
-        wait_until("another incarnation", || cluster.nodes[2].member().incarnation != before);
-        ledger.write_all(cluster.leader(), 2, 1000);
-        cluster.wait_caught_up(2);
-    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let caller = || {
+            while !done.load(Ordering::Relaxed) {
+                // Refused while the node begins anew, which is expected.
+                let _ = cluster.try_follow(2);
+            }
+        };
+        scope.spawn(caller);
+        scope.spawn(caller);
+        let reseeds = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for _ in 0..12 {
+                let before = cluster.nodes[2].member().incarnation;
+                let call = Reseed { epoch: cluster.epoch, incarnation: before };
+                cluster.nodes[2].admin::<Done>("reseed", &call).unwrap();
+                wait_until("another incarnation", || cluster.nodes[2].member().incarnation != before);
+                ledger.write_all(cluster.leader(), 2, 1000);
+                cluster.wait_caught_up(2);
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        reseeds.unwrap();
+    });
     cluster.wait_same_log(2);
     ledger.check(cluster.leader());
 }

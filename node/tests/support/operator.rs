@@ -90,7 +90,7 @@ impl Cluster {
         self.try_follow(i).unwrap();
     }
 
-    fn try_follow(&self, i: usize) -> Result<Done, AdminRefusal> {
+    pub fn try_follow(&self, i: usize) -> Result<Done, AdminRefusal> {
         let call = Follow {
             epoch: self.epoch,
             leader: self.leader().member(),
