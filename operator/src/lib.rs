@@ -1,0 +1,1 @@
+//! The operator: keeps `ReplicatedDB` resources of a Kubernetes cluster as they are asked to be.

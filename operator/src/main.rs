@@ -1,0 +1,3 @@
+//! The `rdb-operator` binary.
+
+fn main() {}
