@@ -35,6 +35,7 @@ pub struct Cluster {
     /// `None` = as the mode implies.
     pub(crate) data_loss: Option<DataLoss>,
     pub(crate) maintenance: Maintenance,
+    pub(crate) catch_up_timeout: Duration,
     pub(crate) settings: NodeSettings,
 }
 
@@ -134,6 +135,12 @@ impl Cluster {
             cooldown: span(failover.cooldown, Span::from_secs(0), Span::from_secs(3600), "failover.cooldown")?,
             data_loss: failover.data_loss,
             maintenance: maintenance(spec)?,
+            catch_up_timeout: span(
+                spec.seeding.catch_up_timeout,
+                SECOND,
+                Span::from_secs(30 * 86_400),
+                "seeding.catchUpTimeout",
+            )?,
             settings: settings(spec),
         })
     }
@@ -198,5 +205,7 @@ fn settings(spec: &ClusterSpec) -> NodeSettings {
         max_request_bytes: spec.access.max_request_size.0,
         max_result_bytes: spec.access.max_result_size.0,
         transaction_timeout_ms: spec.access.transaction_timeout.millis(),
+        // Known only to who keeps the snapshots; see `Observed::snapshots`.
+        retain_from: None,
     }
 }

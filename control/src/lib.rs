@@ -33,7 +33,7 @@ pub use cluster::{Cluster, InvalidSpec};
 pub use decide::decide;
 pub use observed::{
     CallKey, CallOutcome, CallRecord, Connection, FenceAnswer, InstanceObservation, LeaseAnswered, Lifecycle, Observed,
-    Report, Requests,
+    Report, Requests, SnapshotsObservation,
 };
 pub use plan::{Action, AdminCall, CallKind, Event, Plan, RequestKind};
 pub use spec::ClusterSpec;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rdb_protocol::admin::{AdminRefusal, Recruit};
 use rdb_protocol::status::NodeStatus;
-use rdb_protocol::{ClusterId, Epoch, Incarnation, NodeName};
+use rdb_protocol::{ClusterId, Epoch, Incarnation, Index, NodeName};
 
 use crate::plan::{AdminCall, CallKind};
 use crate::status::ClusterStatus;
@@ -38,6 +38,19 @@ pub struct Observed {
     pub calls: BTreeMap<CallKey, CallRecord>,
     /// When this process last wrote the status.
     pub status_written_at: Option<Time>,
+    /// What is known of the volume snapshots; `None` where there are none to be taken.
+    pub snapshots: Option<SnapshotsObservation>,
+}
+
+/// Scheduled volume snapshots, as their keeper found them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SnapshotsObservation {
+    pub healthy: bool,
+    /// One word in CamelCase.
+    pub reason: String,
+    pub message: String,
+    /// Position of the oldest snapshot that is kept: nodes keep their log from here, within `logRetention`.
+    pub retain_from: Option<Index>,
 }
 
 /// One instance as seen by the driver.
@@ -58,6 +71,14 @@ pub struct InstanceObservation {
     pub exited_boots: BTreeSet<Incarnation>,
     /// The answer to the latest `fence` call that was answered, of whatever epoch.
     pub fence_answer: Option<FenceAnswer>,
+    /// Why the running process is not what the spec asks for now: another image, other resources, a restart that was asked
+    /// for. `None` = it is up to date, or nothing can be told.
+    pub outdated: Option<String>,
+    /// The machine that it runs on is being emptied, or it is being evicted: it will end soon.
+    pub draining: bool,
+    /// Surely no process of it runs, and none will without a change: what the kubelet or the scheduler says about it, such
+    /// as an image that can't be pulled. `None` = it runs, or nothing is known.
+    pub stuck: Option<String>,
 }
 
 /// What the driver does with the instance's process and volume.
@@ -162,6 +183,9 @@ impl InstanceObservation {
             report: None,
             exited_boots: BTreeSet::new(),
             fence_answer: None,
+            outdated: None,
+            draining: false,
+            stuck: None,
         }
     }
 

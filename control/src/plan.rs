@@ -38,6 +38,10 @@ pub enum Action {
     StartInstance { name: NodeName },
     /// End the process and keep the volume; do not restart it.
     StopInstance { name: NodeName },
+    /// End the process in good order and start it anew on its volume as the spec asks for now. `incarnation` is the data
+    /// that the decision was made for, if known. Repeated for as long as the observation is `outdated`; a process that is
+    /// ending already is left to end.
+    RecreateInstance { name: NodeName, incarnation: Option<Incarnation> },
     /// End the process and delete the volume. `incarnation` is the data that the decision was made for, if known: with a
     /// precondition on the volume's UID, so that another one of that name is not hit.
     DeleteInstance { name: NodeName, incarnation: Option<Incarnation> },

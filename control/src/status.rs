@@ -54,6 +54,10 @@ pub struct ClusterStatus {
     pub election: Option<Election>,
     /// A planned switchover before its election.
     pub switchover: Option<Switchover>,
+    /// When a switchover that nobody asked for was last called off.
+    pub switchover_called_off_unix_ms: Option<u64>,
+    /// The instance that the rolling update renews now.
+    pub rollout: Option<Rollout>,
     /// Last epoch whose leader was promoted with permission to lose acknowledged records.
     pub loss_epoch: Option<Epoch>,
     pub ready_instances: u32,
@@ -142,6 +146,18 @@ pub struct Switchover {
     pub started_unix_ms: u64,
 }
 
+/// One step of a rolling update: an instance that is ended and started as the spec asks for now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    pub instance: NodeName,
+    /// In what it differs from what is asked for.
+    pub reason: String,
+    pub started_unix_ms: u64,
+    /// It did not catch up within `seeding.catchUpTimeout`; no other instance is touched until it has.
+    pub stopped: bool,
+}
+
 /// One row of `status.instances`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -218,7 +234,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `Ready`, `Reconciling`, `Stalled`, `Degraded`, `Divergence`.
+    /// `Ready`, `Reconciling`, `Stalled`, `Degraded`, `Divergence`, `SnapshotsHealthy`.
     #[serde(rename = "type")]
     pub kind: String,
     pub status: bool,

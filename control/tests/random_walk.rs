@@ -35,7 +35,10 @@ fn walk(seed: u64) {
     }
     heal(&mut world);
     let instances = world.cluster.instances();
-    world.run_until("it comes to rest after the faults", |w| w.settled() && w.status().ready_instances == instances);
+    world.run_until("it comes to rest after the faults", |w| {
+        let renewed = w.nodes.values().all(|node| node.outdated.is_none());
+        w.settled() && w.status().ready_instances == instances && renewed
+    });
 }
 
 fn disturb(world: &mut World, rng: &mut Rng) {
@@ -44,7 +47,7 @@ fn disturb(world: &mut World, rng: &mut Rng) {
         return;
     }
     let name = names[rng.below(names.len())].clone();
-    let kind = rng.below(24);
+    let kind = rng.below(27);
     if std::env::var_os("TRACE").is_some() {
         eprintln!("{} disturb {kind} {name}", world.now_ms);
     }
@@ -76,6 +79,12 @@ fn disturb(world: &mut World, rng: &mut Rng) {
             }
         }
         22 => {}
+        23 => world.node(&name).outdated = Some("image".to_owned()),
+        24 => world.nodes.values_mut().for_each(|node| node.outdated = Some("image".to_owned())),
+        25 => {
+            let node = world.node(&name);
+            node.draining = !node.draining;
+        }
         _ => world.change_spec(|spec| spec.maintenance.active = !spec.maintenance.active),
     }
 }
@@ -86,6 +95,7 @@ fn heal(world: &mut World) {
         node.frozen = false;
         node.hidden = false;
         node.isolated = false;
+        node.draining = false;
     }
     world.change_spec(|spec| {
         spec.paused = false;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::Index;
+
 /// `spec.replication.mode`: whose flush a client's answer waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -66,6 +68,9 @@ pub struct NodeSettings {
     pub max_request_bytes: u64,
     pub max_result_bytes: u64,
     pub transaction_timeout_ms: u64,
+    /// The log is kept from here, within `log_retention_bytes`: the oldest volume snapshot that a new member may be seeded
+    /// from. `None` = there is none.
+    pub retain_from: Option<Index>,
 }
 
 impl Default for NodeSettings {
@@ -81,6 +86,7 @@ impl Default for NodeSettings {
             max_request_bytes: 16 << 20,
             max_result_bytes: 64 << 20,
             transaction_timeout_ms: 5000,
+            retain_from: None,
         }
     }
 }

@@ -68,6 +68,12 @@ impl Supervisor {
                 }
             }
             Action::StopInstance { name } => return self.set_lifecycle(&name, Lifecycle::Stopped),
+            // The process ends, and is restarted like any other that ended.
+            Action::RecreateInstance { name, .. } => {
+                if let Some(instance) = self.instances.get_mut(&name) {
+                    instance.end(now());
+                }
+            }
             Action::DeleteInstance { name, incarnation } => return self.delete(&name, incarnation),
             Action::ClearRequest(kind) => self.clear_request(&kind),
             Action::Event(event) => self.journal.event(event),

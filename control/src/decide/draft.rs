@@ -17,6 +17,8 @@ pub(super) struct Draft {
     pub(super) status: ClusterStatus,
     /// Why the cluster can't go on by itself, for `message`; the first reason given is kept.
     pub(super) blocked: Option<String>,
+    /// What the rolling update does or waits for, for `message`.
+    pub(super) updating: Option<String>,
     /// The leader is known to be lost while `blocked`.
     pub(super) leaderless: bool,
     actions: Vec<Action>,
@@ -39,6 +41,7 @@ impl Draft {
         Draft {
             status: view.status().clone(),
             blocked: None,
+            updating: None,
             leaderless: false,
             actions: Vec::new(),
             events: Vec::new(),
@@ -117,7 +120,7 @@ impl Draft {
 
     /// The plan, with the status to be swapped in last.
     pub(super) fn finish(self, swap: bool) -> Plan {
-        let Draft { status, blocked: _, leaderless: _, mut actions, events, wake, decided: _ } = self;
+        let Draft { status, blocked: _, updating: _, leaderless: _, mut actions, events, wake, decided: _ } = self;
         actions.extend(events.into_iter().map(Action::Event));
         actions.extend(wake.map(Action::WakeAt));
         if swap {

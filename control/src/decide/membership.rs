@@ -50,6 +50,18 @@ pub(super) fn run_instances(view: &View, draft: &mut Draft) {
             Some(Lifecycle::Running | Lifecycle::Stopped | Lifecycle::Deleting) => {}
         }
     }
+    renew_stuck(view, draft);
+}
+
+/// An instance that can't start as it was asked for once, and is asked for otherwise now, such as with the right image.
+/// No process ends by it, so it needs neither a turn nor a leader.
+fn renew_stuck(view: &View, draft: &mut Draft) {
+    for (name, instance) in view.running() {
+        if instance.stuck.is_some() && instance.outdated.is_some() && !view.is_reachable(instance) {
+            let incarnation = instance.status().map(|status| status.incarnation);
+            draft.act(Action::RecreateInstance { name: name.clone(), incarnation });
+        }
+    }
 }
 
 /// Gives empty nodes the cluster's identity; their data comes from the leader.
@@ -81,7 +93,7 @@ pub(super) fn point_followers(view: &View, draft: &mut Draft) {
             epoch: status.epoch,
             leader: leader.clone(),
             peers: peers(view),
-            settings: view.cluster.settings.clone(),
+            settings: view.settings(),
             // A log that ends before the lossy epoch may hold what was lost by permission.
             loss_permitted: status.loss_epoch.is_some_and(|epoch| report.flushed.epoch < epoch),
         });

@@ -10,6 +10,7 @@
 //! | [`forced`] | two configs that can't be met, and a person's word |
 //! | [`config_change`], [`target`] | which config is wanted, and rule 15 |
 //! | [`switchover`] | planned change of the leader |
+//! | [`rollout`] | rolling updates and drained machines: one instance at a time, the leader last |
 //! | [`membership`] | instances: create, initialise, point at the leader, re-seed, remove |
 //! | [`lease`] | rules 16 and 17 |
 //! | [`forecast`], [`receipt`], [`report`] | what people are told |
@@ -32,6 +33,7 @@ mod membership;
 mod open;
 mod receipt;
 mod report;
+mod rollout;
 mod switchover;
 mod target;
 mod view;
@@ -132,6 +134,7 @@ fn run_steadily(view: &View, draft: &mut Draft) {
     }
     membership::reseed(view, draft);
     membership::remove_surplus(view, draft);
+    rollout::go_on(view, draft);
 }
 
 /// Rule 15, before and after opening. True: something was decided.

@@ -71,7 +71,7 @@ pub(super) fn promote(view: &View, draft: &mut Draft) {
         lease_wait_ms: u64::try_from(promotion_wait(view).as_millis()).unwrap_or(u64::MAX).saturating_add(1),
         lossy: status.loss_epoch == Some(status.epoch),
         peers: peers(view),
-        settings: view.cluster.settings.clone(),
+        settings: view.settings(),
     });
     let after_done = if leads { AfterDone::Rest } else { AfterDone::Repeat };
     draft.call(view, &leader.name, call, after_done);

@@ -1,6 +1,6 @@
 //! What the status tells people: phase, message, instances, conditions. Nothing is decided here.
 
-use rdb_protocol::status::{NodeStatus, Role};
+use rdb_protocol::status::{NodeState, NodeStatus, Role};
 use rdb_protocol::{BOOTSTRAP_VERSION, Index, NodeName};
 
 use super::draft::Draft;
@@ -16,6 +16,7 @@ pub(super) fn describe(view: &View, draft: &mut Draft) {
     let instances = instances(view);
     let ready = instances.iter().filter(|instance| instance.ready).count();
     let blocked = draft.blocked.clone();
+    let updating = draft.updating.clone();
     let status = &mut draft.status;
     status.observed_generation = view.observed.generation;
     status.phase = phase(view, status, draft.leaderless);
@@ -30,8 +31,9 @@ pub(super) fn describe(view: &View, draft: &mut Draft) {
             *loss = settled;
         }
     }
-    status.message = message(view, status, blocked);
-    status.conditions = conditions(view, status);
+    let word = if blocked.is_none() { updating.as_ref() } else { None };
+    status.message = message(view, status, blocked.as_ref().or(word).cloned());
+    status.conditions = conditions(view, status, updating.is_some());
 }
 
 /// The phase is a word for what the decisions say; nothing is decided by it that they do not say too.
@@ -150,39 +152,70 @@ fn degraded(view: &View, status: &ClusterStatus) -> Option<(&'static str, String
     }
     let not_ready: Vec<&NodeName> = status.instances.iter().filter(|i| !i.ready).map(|i| &i.name).collect();
     if !not_ready.is_empty() {
-        return Some(("InstancesNotReady", format!("Not ready: {}", list(not_ready))));
+        let why = |name: &&NodeName| match view.instance(name).and_then(|instance| instance.stuck.as_ref()) {
+            Some(stuck) => format!("{name} ({stuck})"),
+            None => name.to_string(),
+        };
+        return Some(("InstancesNotReady", format!("Not ready: {}", list(not_ready.iter().map(why)))));
     }
     let outside: Vec<&NodeName> = status.instances.iter().filter(|i| !i.sync).map(|i| &i.name).collect();
     let named = view.cluster.sync_set == rdb_protocol::settings::SyncSet::One;
     (!outside.is_empty() && !named).then(|| ("OutsideSyncSet", format!("Not in the sync set yet: {}", list(outside))))
 }
 
-fn conditions(view: &View, status: &ClusterStatus) -> Vec<Condition> {
+fn conditions(view: &View, status: &ClusterStatus, updating: bool) -> Vec<Condition> {
     let bootstrapped = status.config.as_ref().is_some_and(|config| config.current.version > BOOTSTRAP_VERSION);
     let open = view.leading().is_some_and(|leading| leading.opened);
     let served = matches!(status.phase, Phase::Steady | Phase::Reconfiguring | Phase::SwitchingOver);
-    let reconciling = !matches!(status.phase, Phase::Steady | Phase::Stalled | Phase::Hibernated);
-    let stalled = status.phase == Phase::Stalled;
+    let stopped = status.rollout.as_ref().is_some_and(|rollout| rollout.stopped);
+    let under_way = !matches!(status.phase, Phase::Steady | Phase::Stalled | Phase::Hibernated);
+    let reconciling = under_way || (updating && !stopped);
+    let stalled = status.phase == Phase::Stalled || stopped;
     let word = format!("{:?}", status.phase);
-    let lost = status.message.starts_with("StatusLost");
+    let doing = if updating && !under_way { "RollingUpdate".to_owned() } else { word.clone() };
+    let stuck = match (status.message.starts_with("StatusLost"), stopped) {
+        (true, _) => "StatusLost".to_owned(),
+        (false, true) => "RolloutStopped".to_owned(),
+        (false, false) => word.clone(),
+    };
     let mut list = vec![
-        (open && served && bootstrapped, "Ready", word.clone(), status.message.clone()),
-        (reconciling, "Reconciling", word.clone(), status.message.clone()),
-        (stalled, "Stalled", if lost { "StatusLost".to_owned() } else { word }, status.message.clone()),
+        (open && served && bootstrapped, "Ready", word, status.message.clone()),
+        (reconciling, "Reconciling", doing, status.message.clone()),
+        (stalled, "Stalled", stuck, status.message.clone()),
     ];
     match degraded(view, status) {
         Some((reason, text)) => list.push((true, "Degraded", reason.to_owned(), text)),
         None => list.push((false, "Degraded", "AsAskedFor".to_owned(), String::new())),
     }
+    list.push(divergence(view));
+    if let Some(snapshots) = &view.observed.snapshots {
+        let (reason, message) = (snapshots.reason.clone(), snapshots.message.clone());
+        list.push((snapshots.healthy, "SnapshotsHealthy", reason, message));
+    }
+    list.into_iter().map(|(value, kind, reason, message)| condition(view, kind, value, reason, message)).collect()
+}
+
+/// Tails that the cluster has not, and content that is not the leader's.
+fn divergence(view: &View) -> (bool, &'static str, String, String) {
+    let differs = view.observed.instances.iter().filter(|(_, instance)| {
+        instance.status().is_some_and(|status| status.state == NodeState::Diverged && view.is_ours(status))
+    });
+    let differs: Vec<&NodeName> = differs.map(|(name, _)| name).collect();
     let divergent = receipt::divergent(view);
     let text = divergent.iter().map(|(name, d)| {
         let complete = if d.complete { "" } else { " (incomplete)" };
         format!("{name} had {}–{} alone, kept in its archive {}{complete}", d.from, d.to, d.archive)
     });
-    let text = text.collect::<Vec<_>>().join("; ");
-    let reason = if divergent.is_empty() { "None" } else { "TailArchived" };
-    list.push((!divergent.is_empty(), "Divergence", reason.to_owned(), text));
-    list.into_iter().map(|(value, kind, reason, message)| condition(view, kind, value, reason, message)).collect()
+    let other = (!differs.is_empty()).then(|| {
+        format!("the content of {} is not the leader's; it serves nothing and is seeded anew", list(&differs))
+    });
+    let text = other.into_iter().chain(text).collect::<Vec<_>>().join("; ");
+    let reason = match (differs.is_empty(), divergent.is_empty()) {
+        (false, _) => "ContentDiffers",
+        (true, false) => "TailArchived",
+        (true, true) => "None",
+    };
+    (reason != "None", "Divergence", reason.to_owned(), text)
 }
 
 /// Keeps the time of the last change of its value.

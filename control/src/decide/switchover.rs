@@ -37,17 +37,23 @@ pub(super) fn start(view: &View, draft: &mut Draft) -> bool {
         draft.clear(RequestKind::Switchover);
         return false;
     }
-    draft.event("SwitchoverStarted", format!("Stopping writes to switch over to {target}"), "requested");
+    begin(view, draft, target, "requested");
+    true
+}
+
+/// Starts a switchover to a fit target.
+pub(super) fn begin(view: &View, draft: &mut Draft, target: &NodeName, evidence: &str) {
+    draft.event("SwitchoverStarted", format!("Stopping writes to switch over to {target}"), evidence);
     let switchover = Switchover { target: target.clone(), started_unix_ms: view.observed.unix_ms };
     draft.decide(|status| {
         status.phase = Phase::SwitchingOver;
         status.switchover = Some(switchover);
+        status.switchover_called_off_unix_ms = None;
     });
-    true
 }
 
 /// May this instance be made the leader?
-fn fit_target(view: &View, leading: &NodeStatus, target: &NodeName) -> Result<Member, String> {
+pub(super) fn fit_target(view: &View, leading: &NodeStatus, target: &NodeName) -> Result<Member, String> {
     let instance = view.instance(target).ok_or("there is no such instance")?;
     let status = instance.status().filter(|_| view.is_reachable(instance)).ok_or("it can't be reached")?;
     let member = status.member();
@@ -101,11 +107,13 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
 
 fn call_off(view: &View, draft: &mut Draft, target: &NodeName, why: &str) {
     draft.warn("SwitchoverCalledOff", format!("No switchover to {target}: {why}"), "");
-    if view.observed.requests.switchover.as_ref() == Some(target) {
+    let requested = view.observed.requests.switchover.as_ref() == Some(target);
+    if requested {
         draft.clear(RequestKind::Switchover);
     }
     draft.decide(|status| {
         status.switchover = None;
+        status.switchover_called_off_unix_ms = (!requested).then_some(view.observed.unix_ms);
         status.phase = Phase::Steady;
     });
 }

@@ -94,12 +94,12 @@ fn named(view: &View, current: &ClusterConfig, eligible: BTreeSet<Member>) -> BT
         // Before opening nothing else is at stake: a missing one is replaced at once, under `block` too.
         let patience = if opened { view.cluster.sync_timeout } else { std::time::Duration::ZERO };
         let here = view.answers(member) || view.absent_for(member) < patience;
-        current.cohort.contains(*member) && here && !is_slow(view, member)
+        current.cohort.contains(*member) && here && !is_slow(view, member) && !is_leaving(view, member)
     };
     let rank = |member: &Member| {
         if keep(&member) {
             0
-        } else if view.is_caught_up(member) && !is_slow(view, member) {
+        } else if view.is_caught_up(member) && !is_slow(view, member) && !is_leaving(view, member) {
             1
         } else if current.cohort.contains(member) {
             2
@@ -113,6 +113,20 @@ fn named(view: &View, current: &ClusterConfig, eligible: BTreeSet<Member>) -> BT
     ranked.into_iter().collect()
 }
 
+/// It is about to be ended by the rolling update.
+fn is_leaving(view: &View, member: &Member) -> bool {
+    let renewed = view.status().rollout.as_ref().is_some_and(|rollout| rollout.instance == member.name);
+    renewed && view.instance(&member.name).is_some_and(|instance| instance.outdated.is_some())
+}
+
+/// It is about to be ended, and writes could not go on if its copy were still counted. One that was let go of for this
+/// stays outside until it was renewed.
+fn must_leave(view: &View, current: &ClusterConfig, member: &Member) -> bool {
+    let mut others = view.answering();
+    others.remove(member);
+    is_leaving(view, member) && !(current.cohort.contains(member) && current.is_durable(&others))
+}
+
 /// It answers, but the oldest write has waited for it for `syncTimeout`.
 fn is_slow(view: &View, member: &Member) -> bool {
     let (Some(leading), Some(progress)) = (view.leading(), view.progress(member)) else { return false };
@@ -120,9 +134,10 @@ fn is_slow(view: &View, member: &Member) -> bool {
     waits && progress.acknowledged <= leading.committed
 }
 
-/// `degrade`: without those who were away for `syncTimeout`, unless too few are left.
+/// `degrade`: without those who were away for `syncTimeout` or are about to leave, unless too few are left.
 fn without_absent(view: &View, current: &ClusterConfig, eligible: BTreeSet<Member>) -> BTreeSet<Member> {
-    let here = |member: &Member| view.absent_for(member) < view.cluster.sync_timeout;
+    let here =
+        |member: &Member| view.absent_for(member) < view.cluster.sync_timeout && !must_leave(view, current, member);
     let left: BTreeSet<Member> = eligible.iter().filter(|member| here(member)).cloned().collect();
     let enough = u32::try_from(left.len()).is_ok_and(|count| count >= least_acks(view, current));
     if enough { left } else { eligible }

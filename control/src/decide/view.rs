@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rdb_protocol::settings::Mode;
+use rdb_protocol::settings::{Mode, NodeSettings};
 use rdb_protocol::status::{FollowerProgress, NodeState, NodeStatus, Role};
 use rdb_protocol::{ClusterConfig, Epoch, Index, Member, NodeName};
 
@@ -176,6 +176,12 @@ impl<'a> View<'a> {
     /// A person permitted it for the present epoch.
     pub(super) fn loss_accepted(&self) -> bool {
         self.observed.requests.accept_data_loss == Some(self.status().epoch)
+    }
+
+    /// What the nodes are run with.
+    pub(super) fn settings(&self) -> NodeSettings {
+        let retain_from = self.observed.snapshots.as_ref().and_then(|snapshots| snapshots.retain_from);
+        NodeSettings { retain_from, ..self.cluster.settings.clone() }
     }
 
     pub(super) fn in_maintenance(&self) -> bool {

@@ -21,6 +21,9 @@ use node::Node;
 
 pub const STEP_MS: u64 = 50;
 
+/// Between the order to renew an instance and its next process.
+pub const RECREATE_MS: u64 = 2000;
+
 pub struct World {
     pub spec: ClusterSpec,
     pub cluster: Cluster,
@@ -35,6 +38,8 @@ pub struct World {
     pub checker: Checker,
     pub calls_sent: u64,
     pub swaps: u64,
+    /// Every order to renew an instance.
+    pub recreations: Vec<NodeName>,
     in_flight: Vec<(NodeName, AdminCall)>,
     next_id: u64,
 }
@@ -68,6 +73,7 @@ impl World {
             checker: Checker::default(),
             calls_sent: 0,
             swaps: 0,
+            recreations: Vec::new(),
             in_flight: Vec::new(),
             next_id: 1,
         }
@@ -184,8 +190,17 @@ impl World {
     }
 
     fn restart_dead(&mut self) {
+        let now = self.now_ms;
+        let renewed = self.nodes.values().filter(|node| node.recreated_at_ms.is_some_and(|at| at <= now));
+        for name in renewed.map(|node| node.name.clone()).collect::<Vec<_>>() {
+            self.node(&name).recreated_at_ms = None;
+            self.node(&name).outdated = None;
+            self.revive(&name);
+        }
         let Some(after) = self.restart_after_ms else { return };
-        let due = |node: &Node| !node.alive && !node.stopped && self.now_ms >= node.died_ms + after;
+        let due = |node: &Node| {
+            !node.alive && !node.stopped && node.recreated_at_ms.is_none() && self.now_ms >= node.died_ms + after
+        };
         let names: Vec<NodeName> = self.nodes.values().filter(|node| due(node)).map(|n| n.name.clone()).collect();
         names.iter().for_each(|name| self.revive(name));
     }
@@ -199,6 +214,9 @@ impl World {
                 ..InstanceObservation::unknown(now)
             });
             instance.lifecycle = if node.stopped { Lifecycle::Stopped } else { Lifecycle::Running };
+            instance.outdated = node.outdated.clone();
+            instance.draining = node.draining;
+            instance.stuck = node.stuck.clone();
             let silent = node.frozen || node.hidden;
             instance.connection = match (node.alive, silent, instance.connection) {
                 (true, false, _) => Connection::Connected,
@@ -259,6 +277,14 @@ impl World {
             Action::StopInstance { name } => {
                 self.kill(&name);
                 self.node(&name).stopped = true;
+            }
+            Action::RecreateInstance { name, .. } => {
+                self.recreations.push(name.clone());
+                let at = self.now_ms + RECREATE_MS;
+                if self.nodes[&name].recreated_at_ms.is_none() {
+                    self.kill(&name);
+                    self.node(&name).recreated_at_ms = Some(at);
+                }
             }
             Action::DeleteInstance { name, .. } => {
                 self.nodes.remove(&name);

@@ -35,6 +35,11 @@ pub struct Node {
     pub stuck_since_ms: Option<u64>,
     /// Receives nothing from the leader, so it never catches up.
     pub starved: bool,
+    /// What the driver says of its pod.
+    pub outdated: Option<String>,
+    pub draining: bool,
+    pub stuck: Option<String>,
+    pub recreated_at_ms: Option<u64>,
     pub state_override: Option<NodeState>,
     pub problems: Vec<rdb_protocol::status::Problem>,
     cluster: Option<ClusterId>,
@@ -79,6 +84,10 @@ impl Node {
             isolated: false,
             stuck_since_ms: None,
             starved: false,
+            outdated: None,
+            draining: false,
+            stuck: None,
+            recreated_at_ms: None,
             state_override: None,
             problems: Vec::new(),
             cluster: None,
