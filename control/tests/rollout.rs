@@ -85,7 +85,7 @@ fn the_next_follower_waits_until_the_one_before_streams_again() {
     world.run_until("it is being renewed", |w| !w.nodes[&first].alive);
     world.node(&first).starved = true;
     world.run_ms(60_000);
-    assert_eq!(order(&world), [first.clone()]);
+    assert_eq!(order(&world), std::slice::from_ref(&first));
     assert!(world.status().message.contains(first.as_str()), "{}", world.status().message);
     assert!(world.status().condition("Reconciling").unwrap().status);
     assert_eq!(world.status().condition("Reconciling").unwrap().reason, "RollingUpdate");
@@ -102,7 +102,7 @@ fn an_update_whose_follower_does_not_catch_up_stops_and_says_so() {
     world.node(&first).starved = true;
     world.run_until("stopped", |w| w.has_event("RolloutStopped"));
     world.run_ms(300_000);
-    assert_eq!(order(&world), [first.clone()], "nothing else was touched");
+    assert_eq!(order(&world), std::slice::from_ref(&first), "nothing else was touched");
     assert_eq!(world.events.iter().filter(|event| event.reason == "RolloutStopped").count(), 1);
     let stalled = world.status().condition("Stalled").unwrap();
     assert!(stalled.status && stalled.reason == "RolloutStopped");
