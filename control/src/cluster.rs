@@ -170,6 +170,8 @@ impl Cluster {
 const SECOND: Span = Span::from_secs(1);
 const MS200: Span = Span::from_millis(200);
 const MIN_RETENTION: Size = Size(64 << 20);
+/// A database of a few pages and two preallocated log segments.
+const MIN_STORAGE: Size = Size(32 << 20);
 
 /// Fields that only the drivers use.
 fn check_elsewhere(spec: &ClusterSpec) -> Result<(), InvalidSpec> {
@@ -179,7 +181,22 @@ fn check_elsewhere(spec: &ClusterSpec) -> Result<(), InvalidSpec> {
     })?;
     span(retention.age, Span::from_secs(60), Span::from_secs(30 * 86_400), "replication.logRetention.age")?;
     number(spec.snapshots.keep, 1, 100, "snapshots.keep")?;
+    check(spec.storage.size >= MIN_STORAGE, "storage.size", || {
+        format!("{} is less than {MIN_STORAGE}", spec.storage.size)
+    })?;
+    span(spec.seeding.catch_up_timeout, SECOND, Span::from_secs(30 * 86_400), "seeding.catchUpTimeout")?;
+    let access = &spec.access;
+    size(access.max_request_size, "access.maxRequestSize")?;
+    size(access.max_result_size, "access.maxResultSize")?;
+    span(access.transaction_timeout, Span::from_millis(100), Span::from_secs(600), "access.transactionTimeout")?;
+    span(access.stream_idle_timeout, SECOND, Span::from_secs(3600), "access.streamIdleTimeout")?;
     Ok(())
+}
+
+/// A request or result: at least a short statement, at most what a node can hold in memory a few times.
+fn size(value: Size, field: &'static str) -> Result<(), InvalidSpec> {
+    let (low, high) = (Size(1 << 10), Size(1 << 30));
+    check(low <= value && value <= high, field, || format!("{value} is not within {low}–{high}"))
 }
 
 fn maintenance(spec: &ClusterSpec) -> Result<Maintenance, InvalidSpec> {

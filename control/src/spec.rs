@@ -97,6 +97,20 @@ macro_rules! text_serde {
                 String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
             }
         }
+
+        // A text in JSON; its pattern and bounds differ by field.
+        #[cfg(feature = "schema")]
+        impl schemars::JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                String::json_schema(generator)
+            }
+        }
     )*};
 }
 text_serde!(Span, Size);
@@ -105,6 +119,7 @@ macro_rules! fields {
     ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
 
@@ -119,35 +134,45 @@ macro_rules! fields {
 fields! {
     /// A cluster of one leader and its followers.
     ClusterSpec {
-        /// 1–15. One instance runs without followers and shows Degraded.
+        /// How many instances there are, the leader included; 1–15. One instance runs without followers and shows Degraded.
         instances: u32 = 3,
-        /// rdb-node image; empty = the operator's default for its own version.
+        /// The rdb-node image; empty = the operator's default for its own version. A change restarts the instances one by
+        /// one, the leader last by switchover.
         image: String = String::new(),
-        /// The operator observes and reports, but changes nothing.
+        /// The operator observes and reports, but changes nothing: no failover either.
         paused: bool = false,
-        /// No instances run, the data is kept.
+        /// No instances run; their volumes are kept.
         hibernated: bool = false,
-        /// What happens to the volumes when the resource is deleted.
+        /// What happens to the volumes when the resource is deleted: Retain or Delete.
         reclaim: Reclaim = Reclaim::Retain,
+        /// The volume of each instance; it holds the database and the log.
         storage: StorageSpec = StorageSpec::default(),
         /// Requests and limits of the node container.
         resources: serde_json::Map<String, serde_json::Value> = serde_json::Map::new(),
+        /// Whose copies a write needs before it is acknowledged, and what the log holds.
         replication: ReplicationSpec = ReplicationSpec::default(),
+        /// When a leader is held to be lost, and what may be done then.
         failover: FailoverSpec = FailoverSpec::default(),
+        /// Time in which no failover is started.
         maintenance: MaintenanceSpec = MaintenanceSpec::default(),
+        /// Scheduled volume snapshots of a follower.
         snapshots: SnapshotsSpec = SnapshotsSpec::default(),
+        /// How a new instance gets its data.
         seeding: SeedingSpec = SeedingSpec::default(),
+        /// Where instances run.
         placement: PlacementSpec = PlacementSpec::default(),
+        /// Who may talk to the database, and how much at once.
         access: AccessSpec = AccessSpec::default(),
+        /// Further labels and annotations of the instances' pods.
         pod_metadata: PodMetadataSpec = PodMetadataSpec::default(),
     }
 }
 
 fields! {
     StorageSpec {
-        /// May only grow.
+        /// Size of each volume, such as 10Gi; may only grow, and needs a storage class that can expand volumes for that.
         size: Size = Size(1 << 30),
-        /// Empty = the Kubernetes cluster's default.
+        /// Storage class of the volumes; empty = the Kubernetes cluster's default. Can't be changed later.
         storage_class: String = String::new(),
     }
 }
@@ -155,46 +180,58 @@ fields! {
 fields! {
     /// Whose copies a write needs before it is acknowledged.
     ReplicationSpec {
+        /// async: the leader's copy is enough, and a failover may lose the last writes. semiSync: the leader and
+        /// syncFollowers others, whichever are first. sync: all instances.
         mode: Mode = Mode::SemiSync,
-        /// W; semiSync only; 1 ≤ W < instances (not checked when instances is 1).
+        /// How many followers must have a write on disk before it is acknowledged; semiSync only; less than instances
+        /// (not checked when instances is 1).
         sync_followers: u32 = 1,
-        /// all = any W of all followers (quorum); one = one named follower, replaced when slow or gone.
+        /// all = any syncFollowers of all followers (quorum); one = one named follower, replaced when slow or gone.
         sync_set: SyncSet = SyncSet::All,
+        /// When too few followers can be reached for syncTimeout: block = writes wait; degrade = fewer copies are enough
+        /// until they are back, never fewer than minSyncFollowers.
         when_unavailable: WhenUnavailable = WhenUnavailable::Block,
         /// Degrading never goes below this; 0–syncFollowers.
         min_sync_followers: u32 = 1,
         /// 1s–10m: how long a synchronous follower may be unreachable before degrading or replacement.
         sync_timeout: Span = Span::from_secs(10),
+        /// What the log holds. page: images of changed database pages, exact for everything. statement: SQL text.
+        /// logical: row changes. mixed: statement or page, whichever is exact and smaller.
         log_format: LogFormat = LogFormat::Page,
         /// Add row changes to every record for `GET /v1/changes` (always there with `logical`).
         change_stream: bool = false,
+        /// How much of the log is kept for instances that were away. Whoever falls behind it gets a new copy.
         log_retention: LogRetentionSpec = LogRetentionSpec::default(),
     }
 }
 
 fields! {
     LogRetentionSpec {
-        /// At least 64Mi.
+        /// At most so many bytes of log; at least 64Mi.
         size: Size = Size(1 << 30),
-        /// 1m–30d.
+        /// At most so old; 1m–30d.
         age: Span = Span::from_secs(24 * 3600),
     }
 }
 
 fields! {
     FailoverSpec {
+        /// Whether a lost leader is replaced at all.
         enabled: bool = true,
-        /// 500ms–10m: silence towards the operator and all reachable followers.
+        /// How long a leader must be silent towards the operator and all reachable followers; 500ms–10m. A process that
+        /// surely ended is replaced at once.
         detection_timeout: Span = Span::from_secs(3),
-        /// 50ms–10s; at most a quarter of leaseDuration.
+        /// How often the leader is heard when there is nothing to say; 50ms–10s, at most a quarter of leaseDuration.
         heartbeat_interval: Span = Span::from_millis(250),
-        /// 200ms–60s; less than detectionTimeout.
+        /// How long a leader may serve linearizable reads without hearing from its followers; 200ms–60s, less than
+        /// detectionTimeout.
         lease_duration: Span = Span::from_secs(1),
-        /// 1s–10m: a leader that answers but commits nothing.
+        /// A leader that answers but commits nothing for so long is replaced; 1s–10m.
         progress_timeout: Span = Span::from_secs(10),
-        /// 0s–1h between two failovers; doubles while leaders keep dying, up to 10 min.
+        /// Pause between two failovers; 0s–1h. Doubles while leaders keep dying, up to 10 min.
         cooldown: Span = Span::from_secs(10),
-        /// null = refuse, in async mode allow.
+        /// Whether a leader may be elected that lacks acknowledged writes: refuse or allow; unset = refuse, in async mode
+        /// allow.
         data_loss: Option<DataLoss> = None,
     }
 }
@@ -202,61 +239,76 @@ fields! {
 fields! {
     /// No failover is started while active.
     MaintenanceSpec {
+        /// Maintenance is on: no failover is started.
         active: bool = false,
-        /// RFC 3339; ends it by itself.
+        /// When it ends by itself, such as 2026-01-31T18:00:00Z.
         until: Option<String> = None,
     }
 }
 
 fields! {
     SnapshotsSpec {
-        /// VolumeSnapshotClass; empty = no scheduled snapshots.
+        /// The VolumeSnapshotClass; empty = no scheduled snapshots.
         class_name: String = String::new(),
-        /// cron, UTC
+        /// When to take one, as cron's five fields, in UTC.
         schedule: String = "0 * * * *".to_owned(),
-        /// 1–100
+        /// How many are kept; 1–100. The log is kept back to the oldest one.
         keep: u32 = 3,
     }
 }
 
 fields! {
     SeedingSpec {
-        /// auto = snapshot, else stream.
+        /// snapshot = from the newest usable volume snapshot; stream = from the leader; auto = snapshot if there is one,
+        /// else stream.
         method: SeedMethod = SeedMethod::Auto,
+        /// How long a restarted instance may take to catch up before a rolling update stops and says so; 1s–30d.
         catch_up_timeout: Span = Span::from_secs(3600),
     }
 }
 
 fields! {
     PlacementSpec {
+        /// Over zones: spread = where possible; require = no two in one zone; ignore.
         zones: Spread = Spread::Spread,
+        /// Over Kubernetes nodes: spread = where possible; require = no two on one node; ignore.
         nodes: Spread = Spread::Spread,
+        /// Labels that a Kubernetes node must have.
         node_selector: BTreeMap<String, String> = BTreeMap::new(),
+        /// Taints of Kubernetes nodes that are tolerated.
         tolerations: Vec<serde_json::Value> = Vec::new(),
+        /// PriorityClass of the pods; empty = the default.
         priority_class_name: String = String::new(),
     }
 }
 
 fields! {
     AccessSpec {
-        /// Key `token`; empty = generated as <name>-client.
+        /// Secret whose key `token` is what clients must show; empty = one is generated as <name>-client.
         client_token_secret: String = String::new(),
+        /// Largest request that is read; 1Ki–1Gi.
         max_request_size: Size = Size(16 << 20),
+        /// Largest result that is sent; 1Ki–1Gi.
         max_result_size: Size = Size(64 << 20),
+        /// An interactive transaction that lasts longer is rolled back; 100ms–10m.
         transaction_timeout: Span = Span::from_secs(5),
+        /// A stream without requests ends after this; 1s–1h.
         stream_idle_timeout: Span = Span::from_secs(10),
     }
 }
 
 fields! {
     PodMetadataSpec {
+        /// Further labels.
         labels: BTreeMap<String, String> = BTreeMap::new(),
+        /// Further annotations.
         annotations: BTreeMap<String, String> = BTreeMap::new(),
     }
 }
 
 /// What happens to the volumes when the resource is deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Reclaim {
     Retain,
     Delete,
@@ -264,6 +316,7 @@ pub enum Reclaim {
 
 /// Whether an election may go on although acknowledged records may be lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum DataLoss {
     Refuse,
@@ -272,6 +325,7 @@ pub enum DataLoss {
 
 /// Where a new follower's first data comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum SeedMethod {
     Auto,
@@ -281,6 +335,7 @@ pub enum SeedMethod {
 
 /// How instances are spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Spread {
     Spread,

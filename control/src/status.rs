@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Where the cluster is in its life; the STATUS column.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Phase {
     /// The first node is being given its data, or the asked-for durability rule does not hold yet.
     #[default]
@@ -29,6 +30,7 @@ pub enum Phase {
 
 /// `status` of the resource.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ClusterStatus {
     /// Generation of the spec that the latest decision was made for.
@@ -71,6 +73,7 @@ pub struct ClusterStatus {
 
 /// A leader that was seen open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Opened {
     pub epoch: Epoch,
@@ -80,6 +83,7 @@ pub struct Opened {
 
 /// Why a leader was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Reason {
     /// The first leader of a new cluster, or all nodes were restarted.
     ColdStart,
@@ -105,6 +109,7 @@ pub enum Reason {
 
 /// An election under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Election {
     pub reason: Reason,
@@ -140,6 +145,7 @@ pub struct Election {
 
 /// A planned switchover that has not started its election.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Switchover {
     pub target: NodeName,
@@ -160,6 +166,7 @@ pub struct Rollout {
 
 /// One row of `status.instances`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceStatus {
     pub name: NodeName,
@@ -179,6 +186,7 @@ pub struct InstanceStatus {
 
 /// What would happen if the leader died now.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Forecast {
     pub successor: Option<NodeName>,
@@ -189,6 +197,7 @@ pub struct Forecast {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Veto {
     pub instance: NodeName,
     pub reason: String,
@@ -196,6 +205,7 @@ pub struct Veto {
 
 /// `status.lastFailover`: what was lost, honestly.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Receipt {
     pub epoch: Epoch,
@@ -232,6 +242,7 @@ pub struct Receipt {
 
 /// A condition as Kubernetes knows it; times as Unix milliseconds, for the driver to format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
     /// `Ready`, `Reconciling`, `Stalled`, `Degraded`, `Divergence`, `SnapshotsHealthy`.

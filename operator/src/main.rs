@@ -1,3 +1,8 @@
 //! The `rdb-operator` binary.
 
-fn main() {}
+use anyhow::Context;
+
+fn main() -> anyhow::Result<()> {
+    print!("{}", rdb_operator::crd::definition::yaml().context("cannot make the resource definition")?);
+    Ok(())
+}

@@ -13,6 +13,7 @@ pub const BOOTSTRAP_VERSION: u64 = 1;
 
 /// {version, K, W}: versioned, stored in the resource's status and in every node's control file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ClusterConfig {
     /// Grows by one with every change (rule 15).
     pub version: u64,
@@ -63,6 +64,7 @@ impl ClusterConfig {
 
 /// The config in force and, during a change, the one to come (rule 15).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConfigPair {
     pub current: ClusterConfig,
     pub next: Option<ClusterConfig>,

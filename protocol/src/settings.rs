@@ -8,6 +8,7 @@ use crate::ids::Index;
 
 /// `spec.replication.mode`: whose flush a client's answer waits for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum Mode {
     /// The leader's alone (W = 0); bounded and accounted loss when it is lost.
@@ -21,6 +22,7 @@ pub enum Mode {
 
 /// `spec.replication.syncSet`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum SyncSet {
     /// Any W of all followers.
@@ -32,6 +34,7 @@ pub enum SyncSet {
 
 /// `spec.replication.whenUnavailable`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum WhenUnavailable {
     /// Writes wait until the rule can be met.
@@ -43,6 +46,7 @@ pub enum WhenUnavailable {
 
 /// `spec.replication.logFormat`: what the leader writes; each record carries its own kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum LogFormat {
     #[default]
