@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rdb_node::args::Args;
-use rdb_node::driver::boot::BootError;
+use rdb_node::driver::boot::{BootError, Paths};
 use tracing_subscriber::EnvFilter;
 
 /// A start that was refused, which trying again will not change (`EX_CONFIG` of sysexits.h).
@@ -32,6 +32,9 @@ const EXIT_PANIC: i32 = 70;
 
 fn main() -> Result<ExitCode, anyhow::Error> {
     let args = Args::parse();
+    // SQLite reads it when it needs a file of its own; the file system around the data directory may be read-only.
+    // SAFETY: there is no other thread yet.
+    unsafe { std::env::set_var("SQLITE_TMPDIR", Paths::temporary(&args.data)) };
     end_with_the_first_panic();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -8,7 +8,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::args::Args;
 use crate::driver::Node;
 use crate::driver::service::Service;
-use crate::http::{Server, Tokens};
+use crate::http::Server;
+use crate::http::server::DRAIN_LIMIT;
 
 /// Runs the node that `args` describe. Returns after a signal or the operator's `shutdown`.
 pub async fn run(args: Args) -> Result<(), anyhow::Error> {
@@ -17,12 +18,7 @@ pub async fn run(args: Args) -> Result<(), anyhow::Error> {
         tokio::task::spawn_blocking(move || Node::start(&args)).await??
     };
     let listener = TcpListener::bind(args.listen).await?;
-    let tokens = Tokens {
-        client: node.tokens.client.clone(),
-        peer: Some(node.tokens.peer.clone()),
-        admin: Some(node.tokens.admin.clone()),
-    };
-    let server = Server::start(listener, Arc::new(Service(node.clone())), tokens, node.peer_hook())?;
+    let server = Server::start(listener, Arc::new(Service(node.clone())), node.tokens.tokens(), node.peer_hook())?;
     tracing::info!(name = %node.name, address = %server.local_address(), "serving");
     let mut demoted = node.demoted.subscribe();
     let mut shutdown = node.shutdown.subscribe();
@@ -36,6 +32,7 @@ pub async fn run(args: Args) -> Result<(), anyhow::Error> {
         }
     }
     tracing::info!("stopping");
+    server.drain(DRAIN_LIMIT).await;
     node.lock().persist_hints();
     server.stop();
     Ok(())

@@ -54,6 +54,13 @@ pub struct Control {
 impl Control {
     /// Locks the directory, and reads its control file or makes a new one with a fresh incarnation.
     pub fn open_or_create(dir: &Path, name: NodeName) -> Result<Control, ControlError> {
+        Control::open_on_volume(dir, name, None)
+    }
+
+    /// As [`Control::open_or_create`], on the volume of this id. A directory that was last used on a volume of another id has
+    /// been copied with it (a clone, a restored snapshot): it is another member from now on, durably on return (rule 18), and
+    /// whoever opens it now may have another name. See [`ControlState::copied`].
+    pub fn open_on_volume(dir: &Path, name: NodeName, volume: Option<&str>) -> Result<Control, ControlError> {
         std::fs::create_dir_all(dir).map_err(io_error("create", dir))?;
         let path = dir.join(CONTROL);
         if !path.exists() {
@@ -70,9 +77,7 @@ impl Control {
             }
             Err(error) => return Err(io_error("read", &path)(error)),
         };
-        if state.name != name {
-            return Err(ControlError::OtherNode { expected: name.to_string(), found: state.name.to_string() });
-        }
+        let state = on_volume(dir, state, name, volume)?;
         set_spare_aside(dir);
         Ok(Control { dir: dir.to_owned(), state, _lock: lock })
     }
@@ -101,6 +106,28 @@ impl Control {
         self.update(|state| state.incarnation = fresh)?;
         Ok(fresh)
     }
+}
+
+/// The state as the node of this name goes on with it on this volume; durable on return.
+fn on_volume(
+    dir: &Path,
+    state: ControlState,
+    name: NodeName,
+    volume: Option<&str>,
+) -> Result<ControlState, ControlError> {
+    let next = match (&state.volume, volume) {
+        (Some(was), Some(is)) if was != is => state.clone().copied_to(name, is, fresh_incarnation(dir)?),
+        _ if state.name != name => {
+            return Err(ControlError::OtherNode { expected: name.to_string(), found: state.name.to_string() });
+        }
+        // Made before volumes had ids.
+        (None, Some(is)) => ControlState { volume: Some(is.to_owned()), ..state.clone() },
+        _ => return Ok(state),
+    };
+    if next != state {
+        write(dir, &next)?;
+    }
+    Ok(next)
 }
 
 fn fresh_incarnation(dir: &Path) -> Result<Incarnation, ControlError> {

@@ -45,6 +45,12 @@ pub struct ControlState {
     pub peers: Vec<PeerAddress>,
     #[serde(default)]
     pub settings: NodeSettings,
+    /// Id of the volume that the directory was last used on, where volumes have ids.
+    #[serde(default)]
+    pub volume: Option<String>,
+    /// The content came with a copied volume and has not been judged yet.
+    #[serde(default)]
+    pub copied: bool,
 }
 
 impl ControlState {
@@ -66,6 +72,24 @@ impl ControlState {
             divergences: Vec::new(),
             peers: Vec::new(),
             settings: NodeSettings::default(),
+            volume: None,
+            copied: false,
+        }
+    }
+
+    /// The state of a copy of the volume. What was promised stays promised; what the original did as a leader, and what it cut,
+    /// is not this member's.
+    pub fn copied_to(self, name: NodeName, volume: &str, incarnation: Incarnation) -> ControlState {
+        ControlState {
+            name,
+            incarnation,
+            volume: Some(volume.to_owned()),
+            copied: true,
+            opened: Epoch::ZERO,
+            acknowledged: Index::ZERO,
+            seed: None,
+            divergences: Vec::new(),
+            ..self
         }
     }
 

@@ -64,6 +64,38 @@ fn a_directory_belongs_to_one_name() {
 }
 
 #[test]
+fn a_copied_volume_is_another_member_before_anything_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let on = |node: &str, volume: &str| Control::open_on_volume(dir.path(), name(node), Some(volume));
+    let mut control = on("orders-0", "one").unwrap();
+    promise(&mut control, 7);
+    control.update(|state| state.acknowledged = Index(12)).unwrap();
+    let before = control.state().clone();
+    drop(control);
+    assert_eq!(on("orders-0", "one").unwrap().state(), &before, "the same volume changes nothing");
+    assert!(matches!(on("orders-1", "one"), Err(ControlError::OtherNode { .. })));
+    let copy = on("orders-1", "two").unwrap().state().clone();
+    assert_ne!(copy.incarnation, before.incarnation);
+    assert_eq!((copy.name.as_str(), copy.promise.epoch, copy.acknowledged), ("orders-1", Epoch(7), Index::ZERO));
+    assert!(copy.copied);
+    // On disk, and until somebody has judged the content.
+    assert_eq!(on("orders-1", "two").unwrap().state(), &copy);
+    // A restored volume keeps its name.
+    assert_ne!(on("orders-1", "one").unwrap().state().incarnation, copy.incarnation);
+}
+
+#[test]
+fn a_directory_without_a_volume_id_takes_one_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let before = open(dir.path()).unwrap().state().clone();
+    let control = Control::open_on_volume(dir.path(), name("orders-0"), Some("one")).unwrap();
+    assert_eq!((control.state().incarnation, control.state().copied), (before.incarnation, false));
+    drop(control);
+    // Started by hand, without one.
+    assert_eq!(open(dir.path()).unwrap().state().volume.as_deref(), Some("one"));
+}
+
+#[test]
 fn data_without_its_promises_is_refused() {
     for data in ["log", "db"] {
         let dir = tempfile::tempdir().unwrap();

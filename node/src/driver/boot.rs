@@ -9,8 +9,9 @@ use rdb_protocol::status::SeedReport;
 use rdb_protocol::{Incarnation, Index, Position};
 use rdb_replication::{Replica, StartError, Time};
 
-use super::Node;
+use super::copied::{self, Expected};
 use super::core::{Core, LogRef, Running};
+use super::{Node, random};
 use crate::clock;
 
 /// Where things are in a data directory.
@@ -31,6 +32,20 @@ impl Paths {
     pub fn given_up(&self) -> PathBuf {
         self.data.join("log.given-up")
     }
+
+    /// A base copy on its way in.
+    pub fn seed(&self) -> PathBuf {
+        self.data.join("seed")
+    }
+
+    /// What SQLite makes beside the database while it runs, such as sorters: emptied at every start.
+    pub fn temporary(data: &Path) -> PathBuf {
+        data.join("tmp")
+    }
+
+    pub fn database_files(&self) -> [PathBuf; 3] {
+        ["db", "db-wal", "db-shm"].map(|name| self.data.join(name))
+    }
 }
 
 /// Why a node does not start. What a re-seed heals is not among it.
@@ -43,7 +58,7 @@ pub enum BootError {
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
-    Token(#[from] crate::http::auth::TokenError),
+    Token(#[from] crate::http::token::TokenError),
     #[error("the promise on disk does not fit an empty log: {0}")]
     Start(#[from] StartError),
     #[error("cannot {0}: {1}")]
@@ -97,28 +112,42 @@ pub(super) fn log_options() -> LogOptions {
     LogOptions { zeros_ahead: true, ..LogOptions::default() }
 }
 
-/// A random number for identities.
-pub fn random() -> u64 {
-    // Without randomness two nodes could take each other's name; ending is the only safe answer.
-    getrandom::u64().unwrap_or_else(|error| super::die("the system has no randomness", &error))
+/// An empty directory for what SQLite puts aside while it runs. Without one, on a full disk say, it takes another.
+pub(super) fn empty_temporary(data: &Path) {
+    let path = Paths::temporary(data);
+    let emptied = match std::fs::remove_dir_all(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::create_dir(&path),
+    };
+    if let Err(error) = emptied {
+        tracing::warn!(path = %path.display(), %error, "cannot empty the directory for temporary files");
+    }
 }
 
-/// Brings up whatever the directory holds.
-pub(super) fn boot(node: &Node) -> Result<(), BootError> {
+/// Brings up whatever the directory holds; `expected` is for one that came with a copied volume.
+pub(super) fn boot(node: &Node, expected: Option<Expected>) -> Result<(), BootError> {
     let mut core = node.lock();
+    let copied = core.control.state().copied;
+    if copied && copied::judge_state(node, &mut core, expected)? {
+        return Ok(());
+    }
     let state = core.control.state();
     if state.cluster.is_none() {
-        return Ok(());
+        if copied {
+            core.control.update(|state| state.copied = false)?;
+        }
+        return copied::remove_content(node);
     }
     match state.data.clone() {
         DataState::Ready => match open(node, &mut core)? {
+            Ok(()) if copied => return copied::judge_log(node, &mut core, expected).map(drop),
             Ok(()) => return Ok(()),
             Err(unusable) => give_up(node, &mut core, unusable)?,
         },
         // The process ended between noting this and ending the incarnation.
         DataState::Diverged { reason } => give_up(node, &mut core, Unusable { code: "DIVERGED", reason })?,
         DataState::Corrupt { reason } => give_up(node, &mut core, Unusable { code: "LOG_CORRUPT", reason })?,
-        DataState::Empty | DataState::Seeding => {}
+        DataState::Empty | DataState::Seeding => core.control.update(|state| state.copied = false)?,
     }
     start_empty(node, &mut core)
 }
@@ -198,6 +227,7 @@ fn give_up(node: &Node, core: &mut Core, unusable: Unusable) -> Result<(), BootE
         state.data = DataState::Seeding;
         state.committed = Index::ZERO;
         state.acknowledged = Index::ZERO;
+        state.copied = false;
     })?;
     node.view.status_changed();
     Ok(())
@@ -277,12 +307,13 @@ impl Node {
     fn take_up(&self, core: &mut Core, init: &Init) -> Result<(), BootError> {
         if init.create {
             // What a crash between an earlier attempt and its last step left behind belongs to no cluster.
-            for suffix in ["", "-wal", "-shm"] {
-                remove_file(&self.paths.data.join(format!("db{suffix}")))?;
+            for file in self.paths.database_files() {
+                remove_file(&file)?;
             }
             self.set_engine(Some(Engine::create(self.engine_options())?));
         }
         start_empty(self, core)?;
+        core.problems.remove("SEED_MISMATCH");
         core.control.update(|state| {
             state.cluster = Some(init.cluster);
             if init.create {

@@ -14,13 +14,15 @@
 //! | [`seeding`], [`seed_server`] | base copies: receiving and giving |
 //! | [`archive`] | divergent tails, made readable |
 //! | [`tasks`] | ticks, flushes and reads for others, retention, disk space |
-//! | [`boot`] | opening a data directory |
+//! | [`boot`], [`copied`] | opening a data directory, also one that came with a copied volume |
+//! | [`tokens`] | the token files, read again when they change |
 //! | [`service`], [`reads`], [`report`] | what HTTP needs: calls, reads at each consistency level, status and health |
 //! | [`view`] | what is published without the lock |
 //! | [`disk`] | free space |
 
 pub mod archive;
 pub mod boot;
+mod copied;
 pub mod core;
 pub mod disk;
 pub mod group;
@@ -33,10 +35,12 @@ pub mod seed_server;
 pub mod seeding;
 pub mod service;
 pub mod tasks;
+pub mod tokens;
 pub mod view;
 pub mod worker;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -51,30 +55,24 @@ use tokio::sync::watch;
 use warp::Reply as _;
 
 use self::boot::{BootError, Paths};
+use self::copied::Expected;
 use self::core::Core;
 use self::disk::DiskSpace;
 use self::worker::{Worker, WorkerHandle};
 use crate::args::Args;
 use crate::clock;
-use crate::http::{PeerHook, Secret};
+use crate::http::PeerHook;
 use crate::peer;
 
 /// Readers kept open per node: as many as point reads that run at once, which is the number of threads that serve HTTP plus
 /// the long queries that have moved to the blocking pool.
 const MAX_IDLE_READERS: usize = 16;
 
-/// The tokens that this node checks or shows.
-pub struct NodeTokens {
-    pub client: Option<Secret>,
-    pub peer: Secret,
-    pub admin: Secret,
-}
-
 /// One node, shared by all its threads.
 pub struct Node {
     pub name: NodeName,
     pub paths: Paths,
-    pub tokens: NodeTokens,
+    pub tokens: tokens::TokenFiles,
     boot: Incarnation,
     core: Mutex<Core>,
     send_order: core::SendOrder,
@@ -109,20 +107,21 @@ pub struct Node {
 impl Node {
     /// Opens the data directory and starts the node's threads.
     pub fn start(args: &Args) -> Result<Arc<Node>, BootError> {
-        let tokens = NodeTokens {
-            client: args.client_token_file.as_deref().map(Secret::read).transpose()?,
-            peer: Secret::read(&args.peer_token_file)?,
-            admin: Secret::read(&args.admin_token_file)?,
-        };
+        let tokens = tokens::TokenFiles::read(args)?;
         std::fs::create_dir_all(&args.data).map_err(|error| BootError::Io("create the data directory", error))?;
-        let control = Control::open_or_create(&args.data, args.name.clone())?;
+        let control = Control::open_on_volume(&args.data, args.name.clone(), args.volume_id.as_deref())?;
+        boot::empty_temporary(&args.data);
+        let this_boot = Incarnation(random());
+        if let Some(path) = &args.boot_file {
+            state_boot(path, this_boot);
+        }
         let (tasks, queues) = tasks::Tasks::new();
         let control_settings = control.state().settings.clone();
         let node = Arc::new(Node {
             name: args.name.clone(),
             paths: Paths::new(&args.data),
             tokens,
-            boot: Incarnation(boot::random()),
+            boot: this_boot,
             core: Mutex::new(Core::new(control)),
             send_order: core::SendOrder::default(),
             ticks: Condvar::new(),
@@ -146,7 +145,7 @@ impl Node {
             demoted: watch::Sender::new(0),
         });
         node.disk.refresh();
-        boot::boot(&node)?;
+        boot::boot(&node, Expected::of(args))?;
         Worker::start(node.clone()).map_err(|error| BootError::Io("start a thread", error))?;
         tasks::start(&node, queues).map_err(|error| BootError::Io("start a thread", error))?;
         node.publish(&node.lock());
@@ -256,6 +255,20 @@ impl Node {
 impl fmt::Debug for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A random number for identities.
+pub(crate) fn random() -> u64 {
+    // Without randomness two nodes could take each other's name; ending is the only safe answer.
+    getrandom::u64().unwrap_or_else(|error| die("the system has no randomness", &error))
+}
+
+/// Leaves the id of this process where whoever supervises it will find it when it has ended. The file stays the same one: it may
+/// be mounted. That it cannot be written costs the proof, not the data.
+fn state_boot(path: &Path, boot: Incarnation) {
+    if let Err(error) = std::fs::write(path, format!("{boot}\n")) {
+        tracing::warn!(path = %path.display(), %error, "cannot write the boot file");
     }
 }
 

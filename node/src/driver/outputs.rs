@@ -87,7 +87,8 @@ impl Node {
         self.view.set_committed(index);
         self.view.notify();
         let Some(running) = &core.running else { return };
-        if !running.replica.is_open() {
+        // The leader's writer notes its own groups by itself; a record that is nobody's group (a probe) needs it, too.
+        if !running.replica.is_open() || self.group_since.load(Ordering::Acquire) == 0 {
             self.worker.wake();
         }
         if running.replica.config().is_some_and(|config| config.next.is_some()) {

@@ -95,7 +95,7 @@ pub(super) fn dial_forever(node: &Arc<Node>) {
             continue;
         };
         let me = node.lock().control.state().member();
-        match peer::dial(&address, node.tokens.peer.expose(), &me) {
+        match dial(node, &address, &me) {
             Ok(connection) => {
                 let begun = clock::boot_micros();
                 if node.dialer.hold(&leader, &connection.link) {
@@ -111,6 +111,21 @@ pub(super) fn dial_forever(node: &Arc<Node>) {
                 node.dialer.pause(order, pause);
                 pause = (pause * 2).min(MAX_PAUSE);
             }
+        }
+    }
+}
+
+/// Dials with the newest token, and with the one before while that is accepted: the leader may not have seen the change yet.
+fn dial(node: &Node, address: &str, me: &Member) -> Result<Connection, peer::ConnectError> {
+    let mut secrets = node.tokens.peer.secrets().into_iter().peekable();
+    loop {
+        let secret = secrets.next();
+        let dialled = peer::dial(address, secret.as_ref().map_or("", |secret| secret.expose()), me);
+        match dialled {
+            Err(error @ peer::ConnectError::Handshake { .. }) if secrets.peek().is_some() => {
+                tracing::debug!(%error, "dialling with the token before");
+            }
+            done => return done,
         }
     }
 }

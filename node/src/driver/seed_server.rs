@@ -11,7 +11,7 @@ use rdb_protocol::{ClusterId, Index, Position};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::{Node, boot};
+use super::Node;
 use crate::clock;
 
 pub const SEED_PATH: &str = "/v1/peer/seed";
@@ -170,7 +170,7 @@ impl Node {
         let running = core.running.as_ref().ok_or("this node has no log")?;
         let position = running.log.position(info.index).ok_or("the log does not reach back to the copy's position")?;
         drop(core);
-        let manifest = SeedManifest { session: boot::random().max(1), cluster, position, info };
+        let manifest = SeedManifest { session: super::random().max(1), cluster, position, info };
         let held = Held { manifest, session: Arc::new(Mutex::new(session)), used: clock::boot_micros(), before_loss };
         self.seeds.held.lock().insert(manifest.session, held.clone());
         Ok(held)

@@ -5,7 +5,6 @@
 //! is called ready only when database and log are there and belong together. Promises survive: they are in the control file.
 
 use std::io::Read;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,7 +134,7 @@ fn begin(node: &Arc<Node>, order: &Order) {
         }
         tracing::warn!(reason = order.reason, "the data of this node is given up; a base copy follows");
         let ended = core.control.update(|state| {
-            state.incarnation = Incarnation(boot::random());
+            state.incarnation = Incarnation(super::random());
             state.data = DataState::Seeding;
             state.committed = Index::ZERO;
             state.acknowledged = Index::ZERO;
@@ -158,7 +157,7 @@ fn begin(node: &Arc<Node>, order: &Order) {
 fn fetch(node: &Arc<Node>) -> Result<Position, SeedFailure> {
     let lost = lost_tail(node);
     let (manifest, copy) = download(node, lost.as_ref().map(|report| report.from.index))?;
-    let ready = seed_directory(node).join("ready");
+    let ready = node.paths.seed().join("ready");
     copy.install(&ready)?;
     if let Some(report) = lost {
         node.compare_lost(&report, manifest.info.index, &ready);
@@ -226,9 +225,7 @@ fn download(node: &Node, lost: Option<Index>) -> Result<(SeedManifest, SeedWrite
             under_way.as_ref().map_or((0, 1), |(manifest, writer)| (manifest.session, writer.next_page()));
         let lost = lost.map(|lost| format!("&lost={lost}")).unwrap_or_default();
         let url = format!("http://{address}{SEED_PATH}?session={session}&from={from}{lost}");
-        let token = format!("Bearer {}", node.tokens.peer.expose());
-        let sent = agent.get(&url).header("Authorization", &token).call();
-        let response = sent.map_err(|error| SeedFailure::Fetch(error.to_string()))?;
+        let response = ask(node, &agent, &url)?;
         let header = response.headers().get(SEED_HEADER).and_then(|value| value.to_str().ok());
         let manifest: SeedManifest = header
             .and_then(|text| serde_json::from_str(text).ok())
@@ -239,7 +236,7 @@ fn download(node: &Node, lost: Option<Index>) -> Result<(SeedManifest, SeedWrite
         let (manifest, mut writer) = match under_way.take() {
             Some((held, writer)) if held == manifest => (held, writer),
             _ => {
-                let copy = SeedWriter::create(&seed_directory(node), manifest.info)?;
+                let copy = SeedWriter::create(&node.paths.seed(), manifest.info)?;
                 (manifest, copy)
             }
         };
@@ -250,6 +247,21 @@ fn download(node: &Node, lost: Option<Index>) -> Result<(SeedManifest, SeedWrite
         tracing::info!(page = writer.next_page(), of = manifest.info.page_count, "the base copy broke off; continuing");
         under_way = Some((manifest, writer));
     }
+}
+
+/// Asks with the newest token, and with the one before while the leader may not have seen the change yet.
+fn ask(node: &Node, agent: &ureq::Agent, url: &str) -> Result<ureq::http::Response<ureq::Body>, SeedFailure> {
+    let mut refused = SeedFailure::Fetch("this node has no peer token".to_owned());
+    for secret in node.tokens.peer.secrets() {
+        let token = format!("Bearer {}", secret.expose());
+        let sent = agent.get(url).header("Authorization", &token).call();
+        let response = sent.map_err(|error| SeedFailure::Fetch(error.to_string()))?;
+        if response.status() != ureq::http::StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        refused = SeedFailure::Fetch("the leader does not know this peer token".to_owned());
+    }
+    Err(refused)
 }
 
 /// Writes whole pages until the stream ends, well or not.
@@ -281,8 +293,4 @@ fn leader(node: &Node) -> Result<(String, rdb_protocol::ClusterId), SeedFailure>
         (Some(peer), Some(cluster)) => Ok((peer.address.clone(), cluster)),
         _ => Err(SeedFailure::NoLeader),
     }
-}
-
-fn seed_directory(node: &Node) -> PathBuf {
-    node.paths.data.join("seed")
 }

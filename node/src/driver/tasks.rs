@@ -123,6 +123,7 @@ fn tick_forever(node: &Node) {
             look_at_disk(node);
         }
         if count.is_multiple_of(HOUSEKEEPING_TICKS) {
+            node.tokens.refresh(clock::boot_micros());
             housekeeping(node);
         }
         probe(node);

@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use prometheus_client::registry::Registry;
 use rdb_protocol::api::Token;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use warp::reply::Response;
 
 use super::auth::Tokens;
@@ -30,6 +30,10 @@ pub(crate) struct App<B> {
     /// This node's name as a header.
     pub(crate) node: HeaderValue,
     pub(crate) metrics: Metrics,
+    /// Set when the node is ending: whoever waits for a leader, or watches, is answered.
+    leaving: watch::Sender<bool>,
+    /// Told when what is under way is answered as it stands.
+    pub(crate) given_up: Arc<Notify>,
     registry: Registry,
 }
 
@@ -40,7 +44,21 @@ impl<B: Backend> App<B> {
         backend.register_metrics(&mut registry);
         // A node's name is a DNS label, which always fits into a header.
         let node = HeaderValue::from_str(backend.node().as_str()).unwrap_or(HeaderValue::from_static("unnamed"));
-        App { lead: backend.lead(), backend, tokens, pool: Pool::default(), node, metrics, registry }
+        let (leaving, given_up) = (watch::Sender::new(false), Arc::new(Notify::new()));
+        App { lead: backend.lead(), backend, tokens, pool: Pool::default(), node, metrics, leaving, given_up, registry }
+    }
+
+    pub(crate) fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
+
+    /// Ends when the node is ending.
+    pub(crate) fn left(&self) -> impl Future<Output = ()> + Send + use<B> {
+        let mut leaving = self.leaving.subscribe();
+        async move {
+            // An error means that everything is over already.
+            let _ = leaving.wait_for(|leaving| *leaving).await;
+        }
     }
 
     /// A success with its position in the headers.

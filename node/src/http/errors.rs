@@ -10,6 +10,8 @@ use warp::Rejection;
 use warp::reject;
 use warp::reply::Response;
 
+use super::metrics::Kind;
+
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A JSON answer.
@@ -79,6 +81,14 @@ pub(crate) fn unknown_outcome(reason: &str) -> ApiError {
         format!("it is not known whether the write took effect: {reason}"),
         "Send it again with the same `Idempotency-Key`; without one, read before you write again.",
     )
+}
+
+/// For what is under way when the node ends.
+pub(crate) fn stopping(kind: Kind) -> Response {
+    error(match kind {
+        Kind::Execute | Kind::Batch => unknown_outcome("the node is ending"),
+        _ => ErrorCode::Unavailable.error("this node is ending", "Ask another node."),
+    })
 }
 
 /// May another attempt end otherwise, and did this one surely not run?

@@ -31,6 +31,7 @@ use super::app::App;
 use super::backend::{Backend, Deadline, Lead, Level, Place, ReadCall, WriteCall};
 use super::pool::{Broken, Reply};
 use super::request::{self, Call, Head, Work};
+use super::token::Secret;
 use super::{errors, values};
 
 pub(crate) const DEADLINE: HeaderName = HeaderName::from_static("rdb-deadline-ms");
@@ -131,7 +132,12 @@ async fn hold<B: Backend>(app: &App<B>, mut job: Job, mut last: ApiError) -> Res
             return Err(given_up(doubt, last));
         }
         // The lead changing is what is waited for; the pause passing is a reason to look again all the same.
-        wait = match timeout(pause, lead.changed()).await {
+        let changed = tokio::select! {
+            changed = timeout(pause, lead.changed()) => changed,
+            // Another node may hold it on.
+            () = app.left() => return Err(given_up(doubt, last)),
+        };
+        wait = match changed {
             Ok(Ok(())) => FIRST_WAIT,
             Ok(Err(_)) => return Err(given_up(doubt, last)),
             Err(_) if job.deadline.passed() => return Err(given_up(doubt, last)),
@@ -242,7 +248,28 @@ fn no_such_key() -> ApiError {
 
 /// One attempt at another node.
 async fn there<B: Backend>(app: &App<B>, job: &Job, epoch: Epoch, address: &Arc<str>) -> Result<Response, ApiError> {
-    let request = to_forward(app, job, address)?;
+    let mut answer = there_as(app, job, epoch, address, None).await;
+    // The client was admitted here. Where one of the two nodes has not yet seen that the token was replaced, the other secret of
+    // the two is the one that the leader knows.
+    for secret in app.tokens.client.iter().flat_map(|token| token.secrets()) {
+        let refused = matches!(&answer, Err(error) if error.code == ErrorCode::Unauthorized);
+        let shown = job.head.caller.bearer.as_ref().and_then(|bearer| bearer.token());
+        if refused && shown.is_some_and(|shown| !secret.is(shown)) {
+            answer = there_as(app, job, epoch, address, Some(&secret)).await;
+        }
+    }
+    answer
+}
+
+/// One attempt with the client's own token, or with this one in its place.
+async fn there_as<B: Backend>(
+    app: &App<B>,
+    job: &Job,
+    epoch: Epoch,
+    address: &Arc<str>,
+    secret: Option<&Secret>,
+) -> Result<Response, ApiError> {
+    let request = to_forward(app, job, address, secret)?;
     let mut lead = app.lead.clone();
     let mut send = std::pin::pin!(app.pool.send(address, request));
     let sent = timeout_at(job.deadline.plus(GRACE), async {
@@ -281,7 +308,12 @@ async fn replaced(lead: &mut watch::Receiver<Lead>, epoch: Epoch, address: &Arc<
     }
 }
 
-fn to_forward<B: Backend>(app: &App<B>, job: &Job, address: &str) -> Result<Request<Full<Bytes>>, ApiError> {
+fn to_forward<B: Backend>(
+    app: &App<B>,
+    job: &Job,
+    address: &str,
+    secret: Option<&Secret>,
+) -> Result<Request<Full<Bytes>>, ApiError> {
     let (method, path, body) = match &job.what {
         What::Call { call, body, .. } => (Method::POST, call.path().to_owned(), body.clone()),
         What::Outcome(tag) => {
@@ -296,7 +328,9 @@ fn to_forward<B: Backend>(app: &App<B>, job: &Job, address: &str) -> Result<Requ
         .header(CONTENT_TYPE, errors::JSON)
         .header(FORWARDED, app.node.clone())
         .header(DEADLINE, HeaderValue::from(job.deadline.remaining().as_millis() as u64));
-    if let Some(bearer) = &job.head.caller.bearer {
+    if let Some(secret) = secret {
+        request = request.header(AUTHORIZATION, format!("Bearer {}", secret.expose()));
+    } else if let Some(bearer) = &job.head.caller.bearer {
         request = request.header(AUTHORIZATION, &bearer.header);
     }
     if let Some(tag) = &job.head.key {

@@ -5,8 +5,9 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | [`server`] | accept loop, connections, the hook for peers |
-//! | [`auth`] | the three bearer tokens |
+//! | [`server`] | accept loop, connections, their end, the hook for peers |
+//! | [`sockets`] | how long a silent connection is believed in |
+//! | [`auth`], [`token`] | the three bearer tokens |
 //! | `routes` | all paths, as warp filters |
 //! | `request` | headers, body within limits, the call in it |
 //! | `client` | `execute`, `query`, `batch`, `outcome` |
@@ -32,10 +33,13 @@ mod pool;
 mod request;
 mod routes;
 pub mod server;
+pub mod sockets;
 #[cfg(test)]
 mod tests;
+pub mod token;
 pub mod values;
 
-pub use auth::{Secret, Tokens};
+pub use auth::Tokens;
 pub use backend::Backend;
 pub use server::{PeerHook, Server};
+pub use token::{Secret, Token};

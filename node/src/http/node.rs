@@ -37,7 +37,9 @@ pub(crate) fn status<B: Backend>(app: &Arc<App<B>>, caller: &Caller, query: &str
 fn watch<B: Backend>(app: Arc<App<B>>) -> Response {
     let (lines, queue) = mpsc::channel(WATCH_QUEUE);
     let mut changed = app.backend.status_changed();
+    let left = app.left();
     tokio::spawn(async move {
+        let mut left = std::pin::pin!(left);
         loop {
             changed.mark_unchanged();
             let mut line = match serde_json::to_vec(&app.backend.status()) {
@@ -52,9 +54,13 @@ fn watch<B: Backend>(app: Arc<App<B>>) -> Response {
                 return;
             }
             let interval = app.backend.limits().heartbeat_interval;
-            // A closed channel means that the node ends; so does the stream. The interval passing means one more line.
-            if let Ok(Err(_)) = timeout(interval, changed.changed()).await {
-                return;
+            tokio::select! {
+                // The interval passing means one more line.
+                changed = timeout(interval, changed.changed()) => if let Ok(Err(_)) = changed {
+                    return;
+                },
+                // The node ends; so does the stream.
+                () = &mut left => return,
             }
         }
     });

@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::sockets::{PEER, limit_silence};
+
 /// A leader in the same cluster answers a connection attempt within a round trip; whoever takes longer is gone, and the
 /// request is better held until the next leader is known.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -119,6 +121,7 @@ async fn connect(address: &str) -> Result<Sender, String> {
     let open = async {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        limit_silence(&stream, PEER)?;
         Ok::<_, std::io::Error>(stream)
     };
     let stream = match tokio::time::timeout(CONNECT_TIMEOUT, open).await {

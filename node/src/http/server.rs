@@ -16,13 +16,14 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rdb_protocol::api::ApiError;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use super::app::App;
 use super::auth::{Bearer, Caller, Elsewhere, Tokens};
 use super::backend::Backend;
 use super::metrics::Kind;
+use super::sockets::{CLIENT, limit_silence};
 use super::{errors, routes};
 
 /// How often connections are looked through for those that have done nothing since the last look: an idle one ends after one
@@ -36,13 +37,25 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 const LONG_ANSWER_BYTES: u64 = 1 << 20;
 
 /// Connections at once. Each costs 10 to 20 KiB and one of the usual 65,536 file descriptors of a container.
-const MAX_CONNECTIONS: usize = 8192;
+const MAX_CONNECTIONS: u32 = 8192;
 
 /// Buffer of a connection: large enough for bodies to arrive in few reads, small enough for thousands of connections.
 const MAX_BUFFER_BYTES: usize = 256 << 10;
 
 /// Pause after a failed accept: the usual reason, no free file descriptor, does not pass within microseconds.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection that is to end is given so long to send one more request, which is answered with the word that it ends. A client
+/// that writes all the time hears that word at once; one that is silent for so long is cut with hardly a request on its way.
+const DEMOTION_LINGER: Duration = Duration::from_secs(2);
+/// The same for a node that is ending: what keeps it keeps the next leader waiting.
+const LEAVING_LINGER: Duration = Duration::from_millis(100);
+
+/// A node that is ending waits so long for what is under way: many times what a write takes, and half of what is left of a pod's
+/// 15 seconds, most of which the operator's switchover may have taken.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(3);
+/// And so long for the answers that say that the outcome is unknown.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Takes over requests to `/v1/peer…`, whose peer token was checked: the WebSocket upgrade of a peer, or a seed session.
 pub type PeerHook = Arc<dyn Fn(Request<Incoming>) -> warp::reply::Response + Send + Sync>;
@@ -51,6 +64,9 @@ pub type PeerHook = Arc<dyn Fn(Request<Incoming>) -> warp::reply::Response + Sen
 pub struct Server {
     local_address: SocketAddr,
     orders: Arc<watch::Sender<Order>>,
+    /// One per connection that may be opened yet.
+    free: Arc<Semaphore>,
+    given_up: Arc<Notify>,
 }
 
 /// What all connections are told. Peer connections are out of reach: they are the driver's after their upgrade.
@@ -60,6 +76,8 @@ struct Order {
     closes: u64,
     /// Counts the sweeps for idle connections.
     sweeps: u64,
+    /// The node is ending: no more connections, and no more requests on those that stand.
+    leaving: bool,
     stop: bool,
 }
 
@@ -84,19 +102,43 @@ impl Server {
         let local_address = listener.local_addr()?;
         let orders = Arc::new(watch::Sender::new(Order::default()));
         let app = Arc::new(App::new(backend, tokens));
-        tokio::spawn(accept(listener, app, peer, orders.clone()));
-        tokio::spawn(sweep(orders.clone(), sweep_interval));
-        Ok(Server { local_address, orders })
+        let server = Server {
+            local_address,
+            orders: orders.clone(),
+            free: Arc::new(Semaphore::new(MAX_CONNECTIONS as usize)),
+            given_up: app.given_up.clone(),
+        };
+        tokio::spawn(accept(listener, app, peer, orders.clone(), server.free.clone()));
+        tokio::spawn(sweep(orders, sweep_interval));
+        Ok(server)
     }
 
     pub fn local_address(&self) -> SocketAddr {
         self.local_address
     }
 
-    /// Ends the connections that stand, each after the request that it is at: a leader that was demoted calls this, since
-    /// clients would stay with it although the routes have moved. New connections are served, and forwarded.
+    /// Ends the connections that stand, each with the answer to the request that it is at or to its next: a leader that was
+    /// demoted calls this, since clients would stay with it although the routes have moved. New connections are served, and
+    /// forwarded.
     pub fn close_clients(&self) {
         self.orders.send_modify(|order| order.closes += 1);
+    }
+
+    /// Takes no more connections, answers what is under way, and ends the connections that stand. What is not done after
+    /// `limit` is answered with what is known of it, which for a write is nothing. [`Server::stop`] is still to be called.
+    pub async fn drain(&self, limit: Duration) {
+        self.orders.send_modify(|order| order.leaving = true);
+        if self.all_ended(limit).await {
+            return;
+        }
+        tracing::warn!("requests were under way for too long: they are answered as they stand");
+        self.given_up.notify_waiters();
+        self.all_ended(LAST_ANSWERS).await;
+    }
+
+    /// Waits until no connection is left, but those that peers took over; false when that takes longer.
+    async fn all_ended(&self, limit: Duration) -> bool {
+        tokio::time::timeout(limit, self.free.acquire_many(MAX_CONNECTIONS)).await.is_ok()
     }
 
     /// Stops accepting and drops all connections at once.
@@ -116,9 +158,9 @@ async fn accept<B: Backend>(
     app: Arc<App<B>>,
     peer: PeerHook,
     orders: Arc<watch::Sender<Order>>,
+    free: Arc<Semaphore>,
 ) {
-    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut stop = orders.subscribe();
+    let mut end = orders.subscribe();
     loop {
         let next = async {
             let slot = free.clone().acquire_owned().await;
@@ -126,12 +168,18 @@ async fn accept<B: Backend>(
         };
         let (slot, accepted) = tokio::select! {
             next = next => next,
-            _ = stop.wait_for(|order| order.stop) => return,
+            _ = end.wait_for(|order| order.leaving || order.stop) => {
+                app.leave();
+                return;
+            }
         };
         match accepted {
             Ok((stream, remote)) => {
                 app.metrics.connections.inc();
-                let connection = serve(stream, remote, app.clone(), peer.clone(), orders.subscribe());
+                let mut orders = orders.subscribe();
+                // From here on, no order is missed.
+                let done = *orders.borrow_and_update();
+                let connection = serve(stream, remote, app.clone(), peer.clone(), orders, done);
                 tokio::spawn(async move {
                     connection.await;
                     drop(slot);
@@ -163,6 +211,8 @@ struct Connection<B> {
     begun: AtomicU64,
     /// A request is being worked on, or its long answer is on its way.
     busy: AtomicBool,
+    /// The next answer says that it is the last.
+    closing: AtomicBool,
 }
 
 impl<B: Backend> Connection<B> {
@@ -173,6 +223,9 @@ impl<B: Backend> Connection<B> {
         if response.body().size_hint().upper().is_some_and(|length| length <= LONG_ANSWER_BYTES) {
             self.busy.store(false, Ordering::Relaxed);
         } else if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if self.closing.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -192,15 +245,16 @@ async fn serve<B: Backend>(
     app: Arc<App<B>>,
     peer: PeerHook,
     mut orders: watch::Receiver<Order>,
+    mut done: Order,
 ) {
     // Answers are small and written at once: waiting for more to send would only delay them.
-    if stream.set_nodelay(true).is_err() {
+    if stream.set_nodelay(true).is_err() || limit_silence(&stream, CLIENT).is_err() {
         return;
     }
     let elsewhere = !remote.ip().to_canonical().is_loopback();
     let warp = TowerToHyperService::new(warp::service(routes::routes(app.clone())));
-    let (begun, busy) = (AtomicU64::new(0), AtomicBool::new(false));
-    let shared = Arc::new(Connection { app, peer, elsewhere, begun, busy });
+    let (begun, busy, closing) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+    let shared = Arc::new(Connection { app, peer, elsewhere, begun, busy, closing });
     let state = shared.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let begun = Instant::now();
@@ -218,7 +272,11 @@ async fn serve<B: Backend>(
         };
         async move {
             let mut response = match answer {
-                Ok(answer) => answer.await?,
+                Ok(answer) => tokio::select! {
+                    biased;
+                    response = answer => response?,
+                    () = shared.app.given_up.notified() => errors::stopping(kind),
+                },
                 Err(response) => response,
             };
             shared.finish(&mut response, kind, begun);
@@ -231,10 +289,16 @@ async fn serve<B: Backend>(
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);
-    let mut done = *orders.borrow_and_update();
     // The first sweep only looks: it may come right after the connection.
     let mut seen = u64::MAX;
+    let mut patience = done.leaving.then(Instant::now);
     loop {
+        let impatient = async {
+            match patience {
+                Some(end) => tokio::time::sleep_until(end).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             ended = &mut connection => {
@@ -251,10 +315,20 @@ async fn serve<B: Backend>(
                 if order.sweeps != done.sweeps && state.is_idle(&mut seen) {
                     return;
                 }
-                if order.closes != done.closes {
-                    connection.as_mut().graceful_shutdown();
+                let linger = match (order.leaving && !done.leaving, order.closes != done.closes) {
+                    (true, _) => Some(LEAVING_LINGER),
+                    (false, true) => Some(DEMOTION_LINGER),
+                    (false, false) => None,
+                };
+                if let Some(linger) = linger {
+                    state.closing.store(true, Ordering::Relaxed);
+                    patience = Some(Instant::now() + linger);
                 }
                 done = order;
+            }
+            () = impatient => {
+                patience = None;
+                connection.as_mut().graceful_shutdown();
             }
         }
     }

@@ -17,6 +17,8 @@ use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 
+use crate::http::sockets::{PEER, limit_silence};
+
 /// Bytes that may wait for a peer that does not read. The core bounds unacknowledged records per follower; this is a multiple
 /// of that bound, so that it is only reached when something is broken, and then the connection is dropped.
 pub const MAX_QUEUED_BYTES: usize = 512 << 20;
@@ -45,6 +47,7 @@ impl Link {
     /// `client`: this side dialled. Starts the link's thread.
     pub fn start(stream: TcpStream, client: bool) -> io::Result<Arc<Link>> {
         stream.set_nodelay(true)?;
+        limit_silence(&stream, PEER)?;
         let link = Arc::new(Link {
             stream,
             masked: client,

@@ -3,5 +3,5 @@
 pub mod connect;
 pub mod link;
 
-pub use connect::{Connection, PEER_PATH, accept, dial};
+pub use connect::{ConnectError, Connection, PEER_PATH, accept, dial};
 pub use link::Link;

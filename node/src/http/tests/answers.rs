@@ -209,25 +209,6 @@ fn peers_are_handed_to_the_driver() {
 }
 
 #[test]
-fn a_demoted_leader_closes_idle_connections_and_others_after_their_answer() {
-    let node = Node::leader();
-    let mut idle = Client::connect(node.address);
-    idle.send("GET", "/livez", &[], b"");
-    idle.receive();
-    let mut busy = Client::connect(node.address);
-    node.lead_is(3, Place::Unknown);
-    busy.send("POST", "/v1/execute", &[], br#"{"sql": "x"}"#);
-    node.mock.wait_for_requests(1);
-    node.server.close_clients();
-    assert_eq!(idle.line(), None);
-    node.lead_is(4, Place::Here);
-    assert_eq!(busy.receive().status, 200);
-    assert_eq!(busy.line(), None);
-    // New connections are welcome.
-    assert_eq!(get(node.address, "/livez").status, 200);
-}
-
-#[test]
 fn idle_connections_are_ended_and_working_ones_are_not() {
     let sweep = Duration::from_millis(5);
     let node = Node::start_with("n-0", Place::Unknown, Tokens::default(), Arc::default(), sweep);
@@ -243,16 +224,5 @@ fn idle_connections_are_ended_and_working_ones_are_not() {
     assert_eq!(Client::connect(node.address).line(), None);
     (0..4).for_each(|_| assert!(watch.chunk().unwrap().is_some()));
     assert_eq!(held.receive().code(), ErrorCode::NoLeader);
-    assert_eq!(held.line(), None);
-}
-
-#[test]
-fn a_stopped_server_drops_connections_at_once() {
-    let node = Node::leader();
-    let mut held = Client::connect(node.address);
-    node.next(super::mock::Mood::Hang);
-    held.send("POST", "/v1/execute", &[], br#"{"sql": "x"}"#);
-    node.mock.wait_for_requests(1);
-    node.server.stop();
     assert_eq!(held.line(), None);
 }

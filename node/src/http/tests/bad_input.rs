@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rdb_protocol::api::ErrorCode::{self, *};
 
 use super::super::backend::Place;
-use super::super::{Secret, Tokens};
+use super::super::{Secret, Token, Tokens};
 use super::mock::Node;
 use super::{Client, ask, get, post};
 
@@ -139,7 +139,7 @@ fn a_body_that_never_comes_ends_with_a_timeout() {
 
 #[test]
 fn each_group_of_paths_wants_its_own_token() {
-    let secret = |text: &str| Some(Secret::new(text));
+    let secret = |text: &str| Some(Token::new(Secret::new(text)));
     let tokens = Tokens { client: secret("client-secret"), peer: secret("peer-secret"), admin: secret("admin-secret") };
     let node = Node::start("n-0", Place::Here, tokens, Arc::default());
     let execute = "{\"sql\": \"x\"}";
@@ -187,7 +187,7 @@ fn callers_from_elsewhere_need_a_token_that_is_configured() {
     let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
     let Ok(()) = probe.connect("192.0.2.1:9") else { return };
     let ip = probe.local_addr().unwrap().ip();
-    let tokens = Tokens { admin: Some(Secret::new("a")), ..Tokens::default() };
+    let tokens = Tokens { admin: Some(Token::new(Secret::new("a"))), ..Tokens::default() };
     let node = Node::start_at("0.0.0.0:0", tokens);
     let elsewhere = SocketAddr::new(ip, node.address.port());
     let here = SocketAddr::new([127, 0, 0, 1].into(), node.address.port());

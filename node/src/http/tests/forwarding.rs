@@ -10,7 +10,7 @@ use rdb_protocol::api::{ErrorCode, ErrorResponse, Outcome, Retry};
 use serde_json::json;
 
 use super::super::backend::Place;
-use super::super::{Secret, Tokens};
+use super::super::{Secret, Token, Tokens};
 use super::mock::{Mood, Node};
 use super::{Client, Got, ask, get, post};
 
@@ -106,13 +106,34 @@ fn errors_of_the_leader_are_passed_on() {
 
 #[test]
 fn token_and_deadline_are_handed_on() {
-    let tokens = Tokens { client: Some(Secret::new("t")), ..Tokens::default() };
+    let tokens = Tokens { client: Some(Token::new(Secret::new("t"))), ..Tokens::default() };
     let leader = Node::start("n-0", Place::Here, tokens.clone(), Arc::default());
     let follower = Node::start("n-1", leader.place(), tokens, leader.store.clone());
     let got = ask(follower.address, "POST", "/v1/execute", &[("authorization", "Bearer t")], WRITE);
     assert_eq!(got.status, 200);
     let left = leader.mock.deadlines.lock()[0];
     assert!(left > Duration::from_secs(5) && left <= Duration::from_secs(10), "{left:?}");
+}
+
+#[test]
+fn a_token_that_one_of_two_nodes_has_not_seen_yet_still_brings_requests_to_the_leader() {
+    let tokens = |token: &Token| Tokens { client: Some(token.clone()), ..Tokens::default() };
+    let (old, both, new) =
+        (Token::new(Secret::new("old")), Token::new(Secret::new("old")), Token::new(Secret::new("new")));
+    both.take_up(Secret::new("new"), 0, 1);
+    for (at_leader, shown) in [(&old, "Bearer new"), (&new, "Bearer old"), (&both, "Bearer old")] {
+        let leader = Node::start("n-0", Place::Here, tokens(at_leader), Arc::default());
+        let follower = Node::start("n-1", leader.place(), tokens(&both), leader.store.clone());
+        let got = ask(follower.address, "POST", "/v1/execute", &[("authorization", shown)], WRITE);
+        assert_eq!(got.status, 200, "{shown}: {}", got.text());
+        assert_eq!(leader.writes().len(), 1);
+    }
+    // A client that is not admitted here is not brought anywhere.
+    let leader = Node::start("n-0", Place::Here, tokens(&both), Arc::default());
+    let follower = Node::start("n-1", leader.place(), tokens(&new), leader.store.clone());
+    let got = ask(follower.address, "POST", "/v1/execute", &[("authorization", "Bearer old")], WRITE);
+    assert_eq!(got.code(), ErrorCode::Unauthorized);
+    assert!(leader.writes().is_empty());
 }
 
 #[test]

@@ -247,7 +247,7 @@ pub(super) struct Node {
     pub(super) mock: Arc<Mock>,
     pub(super) store: Arc<Mutex<Store>>,
     pub(super) server: Server,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Node {
@@ -312,7 +312,21 @@ impl Node {
             let listener = TcpListener::bind(listen).await.unwrap();
             Server::start_with(listener, backend, tokens, peer, sweep_interval).unwrap()
         });
-        Node { address: server.local_address(), mock, store, server, _runtime: runtime }
+        Node { address: server.local_address(), mock, store, server, runtime }
+    }
+
+    /// Waits until the backend has been given so many calls.
+    pub(super) fn wait_for_calls(&self, count: usize) {
+        let begun = std::time::Instant::now();
+        while self.mock.deadlines.lock().len() < count {
+            assert!(begun.elapsed() < PATIENCE);
+            std::thread::yield_now();
+        }
+    }
+
+    /// As at the end of the process, but with a limit of choice.
+    pub(super) fn drain(&self, limit: Duration) {
+        self.runtime.block_on(self.server.drain(limit));
     }
 
     pub(super) fn place(&self) -> Place {

@@ -4,10 +4,12 @@
 //! | --- | --- |
 //! | `bad_input` | every kind of bad request gets its stable code and runs nothing |
 //! | `answers` | values, headers, status stream, snapshot, health, admin |
+//! | `endings` | connections and the node end in good order |
 //! | `forwarding` | to the leader, held without one, tried again only when that is harmless |
 
 mod answers;
 mod bad_input;
+mod endings;
 mod forwarding;
 mod mock;
 
