@@ -95,10 +95,8 @@ fn admit(accepted: &[&Option<Token>], caller: &Caller, what: &str) -> Result<(),
     if matches {
         return Ok(());
     }
-    Err(ErrorCode::Unauthorized.error(
-        format!("this is not the {what} token"),
-        "Compare it with the node's token file.",
-    ))
+    Err(ErrorCode::Unauthorized
+        .error(format!("this is not the {what} token"), "Compare it with the node's token file."))
 }
 
 #[cfg(test)]
@@ -139,8 +137,7 @@ mod tests {
 
     #[test]
     fn the_tokens_are_separate() {
-        let tokens =
-            Tokens { client: known("c"), peer: known("p"), admin: known("a") };
+        let tokens = Tokens { client: known("c"), peer: known("p"), admin: known("a") };
         assert!(tokens.admin(&caller(Some("Bearer c"), false)).is_err());
         assert!(tokens.peer(&caller(Some("Bearer a"), false)).is_err());
         assert!(tokens.client(&caller(Some("Bearer a"), false)).is_err());

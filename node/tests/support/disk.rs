@@ -19,6 +19,19 @@ pub fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// Copies a directory with all below it.
+pub fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
 /// The newest log segment of a data directory.
 pub fn newest_segment(data: &Path) -> PathBuf {
     let names = std::fs::read_dir(data.join("log")).unwrap().flatten().map(|entry| entry.path());

@@ -18,7 +18,7 @@ pub struct Cluster {
     /// Where node .0 finds node .1, when not at its own address.
     pub detours: BTreeMap<(usize, usize), String>,
     config: ClusterConfig,
-    cluster: ClusterId,
+    pub cluster: ClusterId,
     dir: TempDir,
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -76,6 +77,7 @@ pub struct Node {
     child: Option<Child>,
     environment: Vec<(String, String)>,
     with_client_token: bool,
+    user: Option<u32>,
     agent: ureq::Agent,
 }
 
@@ -99,6 +101,7 @@ impl Node {
             child: None,
             environment: Vec::new(),
             with_client_token: false,
+            user: None,
             agent: agent.into(),
         }
     }
@@ -109,6 +112,19 @@ impl Node {
 
     pub fn set_environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Runs as the user of this number, as in a container: without a home, from a directory that is not its own. Only root may.
+    pub fn run_as(&mut self, user: u32) {
+        self.user = Some(user);
+    }
+
+    /// Replaces a token as a kubelet does in a secret's volume: all files change at once, by a link.
+    pub fn replace_token(&self, file: &str, token: &str) {
+        let (name, next) = (self.tokens.join(format!("{file}.token")), self.tokens.join("next"));
+        std::fs::write(self.tokens.join(format!("{file}.{token}")), format!("{token}\n")).unwrap();
+        std::os::unix::fs::symlink(format!("{file}.{token}"), &next).unwrap();
+        std::fs::rename(next, name).unwrap();
     }
 
     /// Starts the process without waiting for anything.
@@ -122,6 +138,9 @@ impl Node {
         command.arg("--peer-token-file").arg(self.tokens.join("peer.token"));
         if self.with_client_token {
             command.arg("--client-token-file").arg(self.tokens.join("client.token"));
+        }
+        if let Some(user) = self.user {
+            command.uid(user).gid(user).current_dir("/").env_remove("HOME");
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.child = Some(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
@@ -147,8 +166,8 @@ impl Node {
     /// Ends the process in good order.
     pub fn shut_down(&mut self) {
         let authorization = format!("Bearer {ADMIN}");
-        // It may be gone before its answer is.
-        let _ = self.call("POST", "/v1/admin/shutdown", &[("Authorization", &authorization)], b"{}");
+        let reply = self.call("POST", "/v1/admin/shutdown", &[("Authorization", &authorization)], b"{}");
+        assert_eq!(reply.expect("an answer before the end").status, 200);
         assert!(self.wait_exit().success());
     }
 

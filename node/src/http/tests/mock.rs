@@ -317,9 +317,7 @@ impl Node {
 
     /// Waits until the backend has been given so many calls.
     pub(super) fn wait_for_calls(&self, count: usize) {
-        let begun = std::time::Instant::now();
         while self.mock.deadlines.lock().len() < count {
-            assert!(begun.elapsed() < PATIENCE);
             std::thread::yield_now();
         }
     }
