@@ -152,7 +152,8 @@ impl World {
     /// Its volume is replaced by an empty one.
     pub fn wipe(&mut self, name: &NodeName) {
         let (id, boot, now) = (self.fresh_id(), self.fresh_id(), self.now_ms);
-        let old_boot = self.nodes[name].boot;
+        let (old_boot, old) = (self.nodes[name].boot, self.nodes[name].member());
+        self.nodes.values_mut().for_each(|node| node.disconnected(&old));
         self.observed.instances.get_mut(name).unwrap().exited_boots.insert(old_boot);
         self.nodes.insert(name.clone(), Node::empty(name.clone(), Incarnation(id), Incarnation(boot), now));
     }

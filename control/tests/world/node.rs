@@ -122,6 +122,13 @@ impl Node {
         Member { name: self.name.clone(), incarnation: self.incarnation }
     }
 
+    /// The connection of a follower ended.
+    pub fn disconnected(&mut self, follower: &Member) {
+        if let Some(progress) = self.followers.get_mut(follower) {
+            progress.0 = false;
+        }
+    }
+
     pub fn is_leader(&self) -> bool {
         self.role == Role::Leader
     }
