@@ -154,6 +154,7 @@ pub struct Switchover {
 
 /// One step of a rolling update: an instance that is ended and started as the spec asks for now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Rollout {
     pub instance: NodeName,

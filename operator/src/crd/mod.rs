@@ -140,7 +140,9 @@ impl RawReplicatedDB {
     pub fn parse(&self) -> Result<(ReplicatedDB, Cluster), InvalidResource> {
         let spec: ClusterSpec = match &self.spec {
             Value::Null => ClusterSpec::default(),
-            spec => serde_json::from_value(spec.clone()).map_err(|error| InvalidResource::Unreadable(error.to_string()))?,
+            spec => {
+                serde_json::from_value(spec.clone()).map_err(|error| InvalidResource::Unreadable(error.to_string()))?
+            }
         };
         check_name(self.name())?;
         let cluster = Cluster::parse(self.name(), &spec)?;
@@ -158,7 +160,9 @@ impl RawReplicatedDB {
 /// Why there is nothing to decide for a resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidResource {
-    #[error("metadata.name: {0:?} must be at most {MAX_NAME_LENGTH} characters of a-z, 0-9 and '-', starting with a letter")]
+    #[error(
+        "metadata.name: {0:?} must be at most {MAX_NAME_LENGTH} characters of a-z, 0-9 and '-', starting with a letter"
+    )]
     Name(String),
     #[error("spec: {0}")]
     Unreadable(String),

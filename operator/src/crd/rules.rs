@@ -8,13 +8,27 @@
 #[derive(Clone, Copy, Debug)]
 pub enum Bound {
     /// A duration of one unit; days only where the upper bound is longer than a day, since CEL's durations have none.
-    Span { low: &'static str, high: &'static str },
+    Span {
+        low: &'static str,
+        high: &'static str,
+    },
     /// Like [`Bound::Span`], up to a number of days.
-    LongSpan { low: &'static str, days: u32 },
+    LongSpan {
+        low: &'static str,
+        days: u32,
+    },
     /// A number of bytes, perhaps with a unit.
-    Size { low: &'static str, high: Option<&'static str> },
-    Number { low: u32, high: u32 },
-    Text { max_length: u32 },
+    Size {
+        low: &'static str,
+        high: Option<&'static str>,
+    },
+    Number {
+        low: u32,
+        high: u32,
+    },
+    Text {
+        max_length: u32,
+    },
     /// Five fields, as cron has them.
     Cron,
     /// RFC 3339.

@@ -179,8 +179,7 @@ fn apply_bound(field: &mut Map<String, Value>, bound: Bound) {
         Bound::Size { low, high } => {
             set("pattern", json!("^[0-9]{1,18}(Ki|Mi|Gi|Ti)?$"));
             set("maxLength", json!(MAX_SIZE_LENGTH));
-            let mut rule =
-                format!("!isQuantity(self) || (quantity(self).compareTo(quantity('{low}')) >= 0");
+            let mut rule = format!("!isQuantity(self) || (quantity(self).compareTo(quantity('{low}')) >= 0");
             let mut message = format!("must be a size of at least {low}");
             if let Some(high) = high {
                 rule.push_str(&format!(" && quantity(self).compareTo(quantity('{high}')) <= 0"));
