@@ -18,10 +18,14 @@ TORTURE_FLAGS := --faults $(N) $(addprefix --mode ,$(MODE)) $(addprefix --seed ,
 # `make bench ARGS="--scenario insert --runs 1"`.
 ARGS ?=
 
+# `make bench-failover RUNS=20`.
+RUNS ?= 10
+
 # Clusters and measurements would disturb each other.
 .NOTPARALLEL:
 
 .PHONY: all build demo test test-fast test-docs check bench torture fmt doc licences
+.PHONY: images kind-up kind-down kind-demo e2e e2e-long bench-failover
 
 all: build
 
@@ -65,3 +69,34 @@ fmt:
 # The module headers are the map of the code: target/doc/rdb_node/index.html and its neighbours.
 doc:
 	cargo doc $(CARGO_FLAGS) --workspace --no-deps --document-private-items
+
+# Container images of the node, the operator and the tests' load; under 60 MiB each.
+images:
+	images/build
+
+# A Kubernetes cluster of kind with our images, volume snapshots and the operator. See docs/testing.md.
+kind-up:
+	e2e/cluster/up
+
+kind-down:
+	e2e/cluster/down
+
+E2E := e2e/cluster/run
+# `make e2e TEST=switchover`: only the tests with this in their names.
+TEST ?=
+
+# A replicated database on Kubernetes, and two failovers of it under a write load.
+kind-demo: kind-up
+	$(E2E) demo
+
+# Tests on a real cluster, one after the other.
+e2e: kind-up
+	$(E2E) run $(TEST)
+
+# Those that take minutes each.
+e2e-long: kind-up
+	$(E2E) run --tier long
+
+# Failover times as a client sees them, and five minutes without the API server.
+bench-failover: kind-up
+	$(E2E) bench -n $(RUNS) --outage 300

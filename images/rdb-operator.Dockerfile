@@ -1,0 +1,7 @@
+# The program alone on a base with glibc. Built by images/build, which puts the program into the context.
+ARG BASE=gcr.io/distroless/cc-debian12:nonroot
+FROM ${BASE}
+COPY rdb-operator /usr/local/bin/rdb-operator
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/usr/local/bin/rdb-operator"]
