@@ -5,9 +5,10 @@
 //! | 0 | 4 | length of the whole record, this field included |
 //! | 4 | 4 | CRC32C of the length field and of everything from offset 8 on |
 //! | 8 | 8 | chain: xxh3-64 of everything from offset 16 on, seeded with the previous record's chain |
-//! | 16 | 1 | record version, now 1 |
+//! | 16 | 1 | record version: 1 for `Noop`, `EpochStart`, `Config` and `Pages` by themselves, 2 for all others |
 //! | 17 | 1 | kind, see [`RecordKind`] |
-//! | 18 | 2 | zero |
+//! | 18 | 1 | flags, version 2: bit 0 = row changes stand in front of the payload, their length (4) before them |
+//! | 19 | 1 | zero |
 //! | 20 | 4 | bytes of client tags |
 //! | 24 | 8 | epoch |
 //! | 32 | 8 | index |
@@ -17,7 +18,8 @@
 //! | | | payload, to the end |
 //!
 //! Payloads: `Noop` is empty; `EpochStart` and `Config` are JSON, for they are rare and small; `Pages` is page size (4),
-//! database size in pages (4), number of pages (4), the page numbers (4 each), then the images.
+//! database size in pages (4), number of pages (4), the page numbers (4 each), then the images; `Statements` and `Rows` are
+//! described in [`crate::statements`] and [`crate::rows`]; `Loss` is JSON.
 //!
 //! Length, CRC and version keep their places in every later version, so that an older node can tell "newer than I am"
 //! from "damaged". The CRC finds damage. The chain finds a record that is intact but stands behind the wrong predecessor.
@@ -27,8 +29,12 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::record::RecordKind;
 
-/// Version of the layout above.
-pub const RECORD_VERSION: u8 = 1;
+/// Newest version of the layout above that this node reads.
+pub const RECORD_VERSION: u8 = 2;
+/// The version of a record that version 1 can express: nodes of then still read those.
+pub(crate) const FIRST_VERSION: u8 = 1;
+/// Flag: row changes stand in front of the payload.
+pub(crate) const WITH_ROWS: u8 = 1;
 /// Bytes in front of the client tags.
 pub const HEADER_BYTES: usize = 56;
 /// Longest record: the pages of one group. 1 GiB is 262,144 pages of 4 KiB; several copies of a record are in memory at
@@ -56,7 +62,7 @@ pub enum RecordError {
     Length(u32),
     #[error("record checksum is {found:08x} but its bytes give {computed:08x}")]
     Checksum { found: u32, computed: u32 },
-    #[error("record version {0} is newer than this node understands ({RECORD_VERSION}): upgrade this node")]
+    #[error("version {0} of a record or payload is newer than this node understands: upgrade this node")]
     Version(u8),
     #[error("record kind {0} is unknown to this node: upgrade this node")]
     Kind(u8),
@@ -79,6 +85,8 @@ pub struct Header {
     pub content: u64,
     /// Bytes of client tags behind the header.
     pub tags: u32,
+    /// Row changes stand in front of the payload.
+    pub(crate) rows: bool,
 }
 
 impl Header {
@@ -93,7 +101,7 @@ impl Header {
         if found != computed {
             return Err(RecordError::Checksum { found, computed });
         }
-        if record[16] != RECORD_VERSION {
+        if !(FIRST_VERSION..=RECORD_VERSION).contains(&record[16]) {
             return Err(RecordError::Version(record[16]));
         }
         let kind = RecordKind::from_byte(record[17]).ok_or(RecordError::Kind(record[17]))?;
@@ -107,7 +115,8 @@ impl Header {
             chain: Chain(u64_at(record, 8)),
         };
         let (timestamp, content) = (u64_at(record, 40), u64_at(record, 48));
-        Ok(Header { length: length as u32, crc: found, position, kind, timestamp, content, tags })
+        let rows = record[16] > FIRST_VERSION && record[18] & WITH_ROWS != 0;
+        Ok(Header { length: length as u32, crc: found, position, kind, timestamp, content, tags, rows })
     }
 }
 

@@ -5,7 +5,9 @@ use rdb_protocol::{ClusterConfig, Member, Position};
 
 use crate::codec::{HEADER_BYTES, Header, PAGE_SIZES, PAGES_HEADER, RecordError, TAG_HEADER, follows, u32_at, u64_at};
 use crate::entry::Entry;
-use crate::record::{ClientTag, PageGroup, Payload, Record, RecordKind};
+use crate::record::{ClientTag, LossMark, PageGroup, Payload, Record, RecordKind};
+use crate::rows::RowGroup;
+use crate::statements::StatementGroup;
 
 impl Entry {
     /// Takes the record at the front of `buffer` off it and verifies its checksum; the entry shares the buffer's memory.
@@ -31,15 +33,38 @@ impl Entry {
         let header = Header::verify(&self.bytes)?;
         let tags_end = HEADER_BYTES + header.tags as usize;
         let clients = decode_tags(&self.bytes[HEADER_BYTES..tags_end])?;
-        let body = self.bytes.slice(tags_end..);
+        let mut body = self.bytes.slice(tags_end..);
+        let beside = if header.rows { Some(take_rows(&mut body)?) } else { None };
         let payload = match header.kind {
             RecordKind::Noop => Payload::Noop,
             RecordKind::EpochStart => Payload::EpochStart { leader: from_json::<Member>(&body)? },
             RecordKind::Config => Payload::Config(from_json::<ClusterConfig>(&body)?),
             RecordKind::Pages => Payload::Pages(decode_pages(&body)?),
+            RecordKind::Statements => Payload::Statements(StatementGroup::read(&body)?),
+            RecordKind::Rows => Payload::Rows(RowGroup::read(&body)?),
+            RecordKind::Loss => Payload::Loss(from_json::<LossMark>(&body)?),
+        };
+        let payload = match beside {
+            Some(rows) => Payload::WithRows(Box::new(payload), rows),
+            None => payload,
         };
         Ok(Record { timestamp: header.timestamp, content: header.content, clients, payload })
     }
+}
+
+/// Takes the row changes off the front of a payload.
+fn take_rows(body: &mut Bytes) -> Result<RowGroup, RecordError> {
+    const BAD: RecordError = RecordError::Malformed("row changes exceed the record");
+    if body.len() < 4 {
+        return Err(BAD);
+    }
+    let length = u32_at(body, 0) as usize;
+    if length > body.len() - 4 {
+        return Err(BAD);
+    }
+    let rows = RowGroup::read(&body.slice(4..4 + length))?;
+    *body = body.slice(4 + length..);
+    Ok(rows)
 }
 
 fn decode_tags(mut bytes: &[u8]) -> Result<Vec<ClientTag>, RecordError> {

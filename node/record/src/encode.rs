@@ -5,11 +5,13 @@ use rdb_protocol::{Chain, Epoch, Position};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::codec::{
-    CHAINED, HEADER_BYTES, MAX_CLIENT_BYTES, MAX_RECORD_BYTES, PAGES_HEADER, RECORD_VERSION, RecordError, TAG_HEADER,
-    checksum,
+    CHAINED, FIRST_VERSION, HEADER_BYTES, MAX_CLIENT_BYTES, MAX_RECORD_BYTES, PAGES_HEADER, RECORD_VERSION,
+    RecordError, TAG_HEADER, WITH_ROWS, checksum,
 };
 use crate::entry::Entry;
 use crate::record::{PageGroup, Payload, Record, RecordKind};
+use crate::rows::RowGroup;
+use crate::statements::StatementGroup;
 
 impl Record {
     /// Bytes that [`Record::encode`] will produce; JSON payloads are serialised to know it.
@@ -34,9 +36,12 @@ impl Record {
         let mut bytes = Vec::with_capacity(length);
         bytes.put_u32_le(length as u32);
         bytes.put_bytes(0, 12);
-        bytes.put_u8(RECORD_VERSION);
+        let plain =
+            matches!(self.payload, Payload::Noop | Payload::EpochStart { .. } | Payload::Config(_) | Payload::Pages(_));
+        bytes.put_u8(if plain { FIRST_VERSION } else { RECORD_VERSION });
         bytes.put_u8(kind as u8);
-        bytes.put_u16_le(0);
+        bytes.put_u8(if matches!(self.payload, Payload::WithRows(..)) { WITH_ROWS } else { 0 });
+        bytes.put_u8(0);
         bytes.put_u32_le(tags as u32);
         for field in [epoch.0, index.0, self.timestamp, self.content] {
             bytes.put_u64_le(field);
@@ -78,6 +83,9 @@ impl Record {
 enum EncodedPayload<'a> {
     Json(Vec<u8>),
     Pages(&'a PageGroup),
+    Statements(&'a StatementGroup),
+    Rows(&'a RowGroup),
+    WithRows(&'a RowGroup, Box<EncodedPayload<'a>>),
 }
 
 impl Payload {
@@ -88,6 +96,10 @@ impl Payload {
             Payload::EpochStart { .. } => RecordKind::EpochStart,
             Payload::Config(_) => RecordKind::Config,
             Payload::Pages(_) => RecordKind::Pages,
+            Payload::Statements(_) => RecordKind::Statements,
+            Payload::Rows(_) => RecordKind::Rows,
+            Payload::Loss(_) => RecordKind::Loss,
+            Payload::WithRows(main, _) => main.kind(),
         }
     }
 
@@ -97,7 +109,11 @@ impl Payload {
             Payload::Noop => Vec::new(),
             Payload::EpochStart { leader } => serde_json::to_vec(leader).unwrap_or_default(),
             Payload::Config(config) => serde_json::to_vec(config).unwrap_or_default(),
+            Payload::Loss(mark) => serde_json::to_vec(mark).unwrap_or_default(),
             Payload::Pages(group) => return EncodedPayload::Pages(group),
+            Payload::Statements(group) => return EncodedPayload::Statements(group),
+            Payload::Rows(group) => return EncodedPayload::Rows(group),
+            Payload::WithRows(main, rows) => return EncodedPayload::WithRows(rows, Box::new(main.encoded())),
         })
     }
 }
@@ -107,12 +123,22 @@ impl EncodedPayload<'_> {
         match self {
             EncodedPayload::Json(json) => json.len(),
             EncodedPayload::Pages(group) => PAGES_HEADER + group.pages.len() * (4 + group.page_size as usize),
+            EncodedPayload::Statements(group) => group.encoded_len(),
+            EncodedPayload::Rows(group) => group.encoded_len(),
+            EncodedPayload::WithRows(rows, main) => 4 + rows.encoded_len() + main.len(),
         }
     }
 
     fn write(&self, bytes: &mut Vec<u8>) {
         match self {
             EncodedPayload::Json(json) => bytes.put_slice(json),
+            EncodedPayload::Statements(group) => group.write(bytes),
+            EncodedPayload::Rows(group) => group.write(bytes),
+            EncodedPayload::WithRows(rows, main) => {
+                bytes.put_u32_le(rows.encoded_len() as u32);
+                rows.write(bytes);
+                main.write(bytes);
+            }
             EncodedPayload::Pages(group) => {
                 bytes.put_u32_le(group.page_size);
                 bytes.put_u32_le(group.database_pages);

@@ -137,8 +137,8 @@ fn forge(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
 #[test]
 fn newer_versions_and_kinds_ask_for_an_upgrade() {
     assert_eq!(read(&forge(|bytes| bytes[16] = RECORD_VERSION + 1)), Err(RecordError::Version(RECORD_VERSION + 1)));
-    assert_eq!(read(&forge(|bytes| bytes[17] = 4)), Err(RecordError::Kind(4)));
-    assert!(RecordError::Kind(4).to_string().contains("upgrade this node"));
+    assert_eq!(read(&forge(|bytes| bytes[17] = 9)), Err(RecordError::Kind(9)));
+    assert!(RecordError::Kind(9).to_string().contains("upgrade this node"));
 }
 
 #[test]
