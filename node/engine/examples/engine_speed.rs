@@ -2,7 +2,7 @@
 
 use rdb_engine::*;
 use rdb_protocol::{Chain, Epoch, Position};
-use rdb_record::{ClientTag, Payload};
+use rdb_record::{ClientTag, Payload, Record};
 
 /// Processor time of this thread: what the machine does besides does not count.
 fn cpu_seconds() -> f64 {
@@ -25,9 +25,7 @@ fn main() -> Result<(), Failure> {
         let slot = Slot { epoch: Epoch(1), previous: end, unix_ms: 1, timestamp: 1 };
         let result = writer.run_group(slot, group, &mut |record| {
             end = Position { epoch: Epoch(1), index: end.index.next(), chain: Chain(1) };
-            if let Payload::Pages(pages) = record.payload {
-                log.push(ApplyGroup { position: end, pages, content: record.content });
-            }
+            log.push(ApplyGroup { position: end, record });
             Ok(())
         })?;
         result.results.into_iter().try_for_each(|result| result.map(drop)).map_err(Failure::from)
@@ -80,7 +78,7 @@ fn main() -> Result<(), Failure> {
 
     let follower = Engine::open(EngineOptions::new(dir.join("follower")))?;
     let mut applier = follower.applier()?;
-    let (pages, start): (usize, _) = (log.iter().map(|group| group.pages.pages.len()).sum(), cpu_seconds());
+    let (pages, start): (usize, _) = (log.iter().map(|group| pages(&group.record)).sum(), cpu_seconds());
     for records in log.chunks(16) {
         applier.apply(records)?;
     }
@@ -97,4 +95,8 @@ fn main() -> Result<(), Failure> {
     println!("scan: {:.0} MB/s ({checksum:016x})", size / (cpu_seconds() - start));
     std::fs::remove_dir_all(&dir)?;
     Ok(())
+}
+
+fn pages(record: &Record) -> usize {
+    if let Payload::Pages(group) = &record.payload { group.pages.len() } else { 0 }
 }

@@ -1,4 +1,5 @@
-//! The follower's role: makes a leader's page records visible.
+//! The follower's role: makes a leader's records visible. Statement records are run again ([`Writer::rerun`], through a
+//! writer that shares this role's turn); page records are written here.
 //!
 //! Pages go in through `sqlite_dbpage`, in one SQLite transaction for several records: of each page the last image,
 //! page 1 last (it may name a new schema, whose pages must be there), after it a cut of the file (any later page would
@@ -16,7 +17,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rdb_protocol::Position;
-use rdb_record::PageGroup;
+use rdb_record::{PageGroup, Payload, Record};
 use rusqlite::ffi;
 
 use crate::connection::{self, Plain, internal_error};
@@ -24,6 +25,7 @@ use crate::engine::{DbPosition, WriteTurn};
 use crate::error::{ApplyError, EngineError};
 use crate::internal::PositionReader;
 use crate::sql::statement::{Handle, SqliteError, Stmt};
+use crate::writer::Writer;
 
 /// SQLite's locks lie in this byte; the page that holds it is never used.
 const LOCK_BYTE: u32 = 0x4000_0000;
@@ -38,9 +40,16 @@ const CACHE: u64 = 16 << 20;
 #[derive(Clone, Debug)]
 pub struct ApplyGroup {
     pub position: Position,
-    pub pages: PageGroup,
+    pub record: Record,
+}
+
+/// A page record among those to apply.
+#[derive(Clone, Copy)]
+struct PageRecord<'a> {
+    position: Position,
+    pages: &'a PageGroup,
     /// Content checksum that the leader stated.
-    pub content: u64,
+    content: u64,
 }
 
 /// The follower's connection. Use it from one thread at a time.
@@ -49,10 +58,12 @@ pub struct Applier {
     sql: ApplySql,
     reader: PositionReader,
     plain: Plain,
-    _reader_connection: Plain,
+    reader_connection: Plain,
     position: DbPosition,
     /// Schema cookie of the present page 1.
     cookie: u32,
+    /// Runs statement records, once there was one.
+    replay: Option<Box<Writer>>,
     turn: WriteTurn,
 }
 
@@ -89,19 +100,53 @@ impl Applier {
         let other = connection::internal(path, 0)?;
         let reader = PositionReader::new(other.db).map_err(preparing)?;
         let position = reader.read().map_err(preparing)?;
-        let cookie: i64 = other
-            .connection
-            .pragma_query_value(None, "schema_version", |row| row.get(0))
-            .map_err(|error| connection::sqlite("opening the applier", error))?;
-        Ok(Applier { sql, reader, plain, _reader_connection: other, position, cookie: cookie as u32, turn })
+        let cookie = read_cookie(&other).map_err(|error| connection::sqlite("opening the applier", error))?;
+        Ok(Applier { sql, reader, plain, reader_connection: other, position, cookie, replay: None, turn })
     }
 
-    /// Applies records in one SQLite transaction: readers see all of them or none. Records up to the present position
-    /// are skipped. Records of other kinds are simply left out; indexes must rise.
+    /// Applies records; consecutive page records in one SQLite transaction, of which readers see all or none. Records up to
+    /// the present position are skipped, and those that change nothing here are left out; indexes must rise.
     pub fn apply(&mut self, records: &[ApplyGroup]) -> Result<(), ApplyError> {
-        let shared = std::sync::Arc::clone(&self.turn.0);
         let skip = records.iter().take_while(|record| record.position.index <= self.position.index).count();
-        let records = records.get(skip..).unwrap_or_default();
+        let mut pages: Vec<PageRecord<'_>> = Vec::new();
+        for group in records.get(skip..).unwrap_or_default() {
+            let (position, content) = (group.position, group.record.content);
+            match group.record.payload.main() {
+                Payload::Pages(group) => pages.push(PageRecord { position, pages: group, content }),
+                Payload::Statements(statements) => {
+                    self.apply_pages(&std::mem::take(&mut pages))?;
+                    self.replay(position, &group.record, statements)?;
+                }
+                _ => {}
+            }
+        }
+        self.apply_pages(&pages)
+    }
+
+    fn replay(
+        &mut self,
+        position: Position,
+        record: &Record,
+        statements: &rdb_record::StatementGroup,
+    ) -> Result<(), ApplyError> {
+        if position.index <= self.position.index {
+            return Err(ApplyError::Order { applied: self.position.index, index: position.index });
+        }
+        let writer = match &mut self.replay {
+            Some(writer) => writer,
+            none => {
+                let writer = Writer::open(self.turn.clone()).map_err(|error| ApplyError::Io(error.to_string()))?;
+                none.insert(Box::new(writer))
+            }
+        };
+        writer.rerun(position, record, statements)?;
+        self.position = writer.position();
+        self.cookie = read_cookie(&self.reader_connection).map_err(|error| ApplyError::Io(error.to_string()))?;
+        Ok(())
+    }
+
+    fn apply_pages(&mut self, records: &[PageRecord<'_>]) -> Result<(), ApplyError> {
+        let shared = std::sync::Arc::clone(&self.turn.0);
         let Some(last) = records.last() else {
             return Ok(());
         };
@@ -128,6 +173,9 @@ impl Applier {
         }
         let position = self.reader.read().map_err(|error| ApplyError::Io(error.message))?;
         table.install(&change, position);
+        if let Some(writer) = &mut self.replay {
+            writer.moved_to(position);
+        }
         shared.gauge.add(merged.pages.len() as u64);
         self.position = position;
         if (position.epoch, position.index) != (last.position.epoch, last.position.index) {
@@ -142,10 +190,10 @@ impl Applier {
         self.position
     }
 
-    fn check(&self, records: &[ApplyGroup]) -> Result<(), ApplyError> {
+    fn check(&self, records: &[PageRecord<'_>]) -> Result<(), ApplyError> {
         let mut before = self.position.index;
         let database = self.turn.0.page_size;
-        for ApplyGroup { position, pages: group, .. } in records {
+        for PageRecord { position, pages: group, .. } in records {
             let index = position.index;
             if index <= before {
                 return Err(ApplyError::Order { applied: before, index });
@@ -217,12 +265,16 @@ impl Applier {
     }
 }
 
+fn read_cookie(plain: &Plain) -> rusqlite::Result<u32> {
+    plain.connection.pragma_query_value(None, "schema_version", |row| row.get::<_, i64>(0)).map(|cookie| cookie as u32)
+}
+
 /// One group that does what all of them do. Pages that the database has afterwards, had not before (or lost in between),
 /// and that no record carries, are pages of zeros: nobody ever wrote them.
-fn merge(records: &[ApplyGroup], pages_before: u32) -> PageGroup {
+fn merge(records: &[PageRecord<'_>], pages_before: u32) -> PageGroup {
     let mut pages: BTreeMap<u32, Bytes> = BTreeMap::new();
     let (mut smallest, mut database_pages, mut page_size) = (pages_before, pages_before, 0);
-    for ApplyGroup { pages: group, .. } in records {
+    for PageRecord { pages: group, .. } in records {
         (page_size, database_pages) = (group.page_size, group.database_pages);
         smallest = smallest.min(database_pages);
         pages.extend(group.pages.iter().map(|(page, image)| (*page, image.clone())));
@@ -247,13 +299,18 @@ mod tests {
     use super::*;
     use rdb_protocol::{Chain, Epoch, Index};
 
-    fn record(index: u64, database_pages: u32, pages: &[(u32, u8)]) -> ApplyGroup {
+    fn group(database_pages: u32, pages: &[(u32, u8)]) -> PageGroup {
         let pages = pages.iter().map(|(page, fill)| (*page, Bytes::from(vec![*fill; 512]))).collect();
-        ApplyGroup {
-            position: Position { epoch: Epoch(1), index: Index(index), chain: Chain(0) },
-            pages: PageGroup { page_size: 512, database_pages, pages },
+        PageGroup { page_size: 512, database_pages, pages }
+    }
+
+    fn merged(groups: &[PageGroup], pages_before: u32) -> PageGroup {
+        let record = |(index, pages)| PageRecord {
+            position: Position { epoch: Epoch(1), index: Index(index as u64), chain: Chain(0) },
+            pages,
             content: 0,
-        }
+        };
+        merge(&groups.iter().enumerate().map(record).collect::<Vec<_>>(), pages_before)
     }
 
     fn fills(group: &PageGroup) -> Vec<(u32, u8)> {
@@ -262,13 +319,13 @@ mod tests {
 
     #[test]
     fn the_last_image_of_a_page_counts() {
-        let merged = merge(&[record(1, 3, &[(2, 1), (1, 1)]), record(2, 3, &[(2, 9)])], 3);
+        let merged = merged(&[group(3, &[(2, 1), (1, 1)]), group(3, &[(2, 9)])], 3);
         assert_eq!(fills(&merged), [(1, 1), (2, 9)]);
     }
 
     #[test]
     fn pages_cut_off_and_grown_again_are_empty() {
-        let merged = merge(&[record(1, 5, &[(5, 1)]), record(2, 2, &[(1, 2)]), record(3, 5, &[(4, 3)])], 4);
+        let merged = merged(&[group(5, &[(5, 1)]), group(2, &[(1, 2)]), group(5, &[(4, 3)])], 4);
         assert_eq!(fills(&merged), [(1, 2), (3, 0), (4, 3), (5, 0)]);
         assert_eq!(merged.database_pages, 5);
     }

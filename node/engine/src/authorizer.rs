@@ -75,6 +75,8 @@ pub(crate) struct Authorizer {
     /// The statement is the engine's own.
     internal: AtomicBool,
     effects: AtomicU8,
+    /// What the statement uses that would be something else on another node.
+    unrepeatable: Mutex<Option<String>>,
     denial: Mutex<Option<Denial>>,
 }
 
@@ -100,6 +102,11 @@ impl Authorizer {
     pub(crate) fn forget(&self) {
         self.effects.store(0, Ordering::Relaxed);
         *self.denial.lock() = None;
+        *self.unrepeatable.lock() = None;
+    }
+
+    pub(crate) fn take_unrepeatable(&self) -> Option<String> {
+        self.unrepeatable.lock().take()
     }
 
     pub(crate) fn effects(&self) -> Effects {
@@ -116,6 +123,9 @@ impl Authorizer {
         }
         // Temporary objects can be made without the word: CREATE TABLE temp.t.
         let temporary = context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp"));
+        if let Some(what) = unrepeatable(&context.action) {
+            self.unrepeatable.lock().get_or_insert(what);
+        }
         match check(&context.action) {
             Ok(effects) if temporary && effects & Effects::SCHEMA != 0 => {
                 *self.denial.lock() = Some(temporary_object());
@@ -130,6 +140,46 @@ impl Authorizer {
                 Authorization::Deny
             }
         }
+    }
+}
+
+/// Functions of the connection's state. Not among them: `last_insert_rowid`, which begins at 0 in every transaction, and
+/// `random` and `randomblob`, which are seeded.
+const CONNECTION_FUNCTIONS: &[&str] = &["changes", "total_changes"];
+
+/// Pragma tables that say the same on every node whose databases are equal.
+const REPEATABLE_PRAGMAS: &[&str] = &[
+    "pragma_application_id",
+    "pragma_auto_vacuum",
+    "pragma_encoding",
+    "pragma_foreign_key_list",
+    "pragma_index_info",
+    "pragma_index_list",
+    "pragma_index_xinfo",
+    "pragma_page_count",
+    "pragma_page_size",
+    "pragma_table_info",
+    "pragma_table_list",
+    "pragma_table_xinfo",
+    "pragma_user_version",
+];
+
+/// What of an action depends on more than the database and the arguments.
+fn unrepeatable(action: &AuthAction<'_>) -> Option<String> {
+    let among = |names: &[&str], name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
+    match *action {
+        AuthAction::Function { function_name } if among(CONNECTION_FUNCTIONS, function_name) => {
+            Some(format!("{function_name}()"))
+        }
+        AuthAction::Read { table_name, .. }
+            if starts_with_ignoring_case(table_name, "pragma_") && !among(REPEATABLE_PRAGMAS, table_name) =>
+        {
+            Some(table_name.to_owned())
+        }
+        AuthAction::Pragma { pragma_name, .. } if pragma_name.eq_ignore_ascii_case("optimize") => {
+            Some("PRAGMA optimize".to_owned())
+        }
+        _ => None,
     }
 }
 

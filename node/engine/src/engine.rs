@@ -102,18 +102,25 @@ pub(crate) struct Shared {
 }
 
 /// The right to write, given back when dropped.
-pub(crate) struct WriteTurn(pub(crate) Arc<Shared>);
+#[derive(Clone)]
+pub(crate) struct WriteTurn(
+    pub(crate) Arc<Shared>,
+    #[expect(dead_code, reason = "held for what its drop does")] Arc<TurnEnd>,
+);
+
+/// The last of those who share a turn ends it.
+pub(crate) struct TurnEnd(Arc<Shared>);
 
 impl WriteTurn {
     fn take(shared: &Arc<Shared>) -> Result<WriteTurn, EngineError> {
         if shared.writing.swap(true, Ordering::AcqRel) {
             return Err(EngineError::Busy);
         }
-        Ok(WriteTurn(Arc::clone(shared)))
+        Ok(WriteTurn(Arc::clone(shared), Arc::new(TurnEnd(Arc::clone(shared)))))
     }
 }
 
-impl Drop for WriteTurn {
+impl Drop for TurnEnd {
     fn drop(&mut self) {
         self.0.writing.store(false, Ordering::Release);
     }

@@ -74,6 +74,12 @@ pub enum ApplyError {
     /// The record contradicts itself (a page beyond the database, an image of a wrong size).
     #[error("record {index} is malformed: {what}")]
     Malformed { index: Index, what: String },
+    /// A statement or row change that succeeded on the leader did not here: the databases differ.
+    #[error("record {index} cannot be applied: {what}")]
+    Failed { index: Index, what: String },
+    /// This node's software cannot apply such records: nothing is wrong with the data.
+    #[error("{0}")]
+    Incompatible(String),
     /// No space; try again when there is some.
     #[error("no space to apply records: {0}")]
     Full(String),

@@ -8,13 +8,14 @@
 //! | --- | --- |
 //! | [`engine`] | [`Engine`]: opening, creating, and handing out the roles below |
 //! | [`writer`] | [`Writer`]: groups of client transactions, the one commit point |
-//! | [`applier`] | [`Applier`]: page records of a leader, checksum verified |
+//! | [`applier`] | [`Applier`]: records of a leader, checksum verified |
 //! | [`reader`] | [`Reader`]: read-only queries with instruction budgets |
 //! | [`seed`] | page-exact base copies: [`SeedSession`] reads one, [`SeedWriter`] installs one |
 //! | [`mod@diff`] | row changes between two databases, for the divergence archive |
 //! | [`value`], [`json`] | values, statements, results, and their JSON |
 //! | [`error`] | what can go wrong, by what the caller must do |
 //! | `vfs`, `capture` | the shim at SQLite's `-wal` file: where a commit becomes a record |
+//! | `chance` | the pinned clock and the seeded random numbers of a transaction |
 //! | `checksum` | the content checksum, page by page |
 //! | `authorizer`, `pragma`, `progress` | what clients' SQL may do, and for how long |
 //! | `checkpoint` | the background thread that empties `-wal` |
@@ -23,6 +24,7 @@
 
 mod authorizer;
 mod capture;
+mod chance;
 mod checkpoint;
 mod checksum;
 mod connection;
@@ -50,4 +52,4 @@ pub use error::{ApplyError, CommitError, EngineError, Fatal, QueryError, SeedErr
 pub use reader::{Answer, Reader};
 pub use seed::{SeedInfo, SeedSession, SeedWriter, replace};
 pub use value::{Args, Column, Limits, QueryResult, RequestKey, Statement, Transaction, Value};
-pub use writer::{GroupResult, IDEMPOTENCY_TTL_MS, KeptOutcome, Slot, TransactionResult, Writer};
+pub use writer::{GroupResult, IDEMPOTENCY_TTL_MS, KeptOutcome, Recording, Slot, TransactionResult, Writer};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use rdb_record::ClientTag;
+use rdb_record::{CellRef, ClientTag};
 
 /// A value of SQLite.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -118,6 +118,28 @@ impl QueryResult {
 }
 
 impl Value {
+    /// As it goes into a record.
+    pub(crate) fn as_cell(&self) -> CellRef<'_> {
+        match self {
+            Value::Null => CellRef::Null,
+            Value::Integer(value) => CellRef::Integer(*value),
+            Value::Real(value) => CellRef::Real(*value),
+            Value::Text(text) => CellRef::Text(text.as_bytes()),
+            Value::Blob(blob) => CellRef::Blob(blob),
+        }
+    }
+
+    /// As it comes out of a record. Text that is not UTF-8 is mended with replacement characters.
+    pub fn from_cell(cell: CellRef<'_>) -> Value {
+        match cell {
+            CellRef::Null => Value::Null,
+            CellRef::Integer(value) => Value::Integer(value),
+            CellRef::Real(value) => Value::Real(value),
+            CellRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
+            CellRef::Blob(blob) => Value::Blob(blob.to_vec()),
+        }
+    }
+
     /// What a value counts towards a result limit: its bytes in JSON, roughly.
     pub fn weight(&self) -> u64 {
         match self {

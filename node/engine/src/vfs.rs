@@ -1,4 +1,5 @@
-//! The shim between SQLite and its `-wal` file: where a group's one commit point is.
+//! The shim between SQLite and its `-wal` file: where a group's one commit point is. It also tells the writer the time,
+//! which is the record's.
 //!
 //! A second VFS, [`NAME`], is the system's default one except that for a `-wal` file every write first goes to the
 //! [`WalSink`] of the present thread. Only the writer's connection is opened through it, and only while a group runs
@@ -22,6 +23,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use rusqlite::ffi;
 
 use crate::capture::{FRAME_HEADER, Seen};
+use crate::chance;
 
 /// The VFS of the writer's connection.
 pub(crate) const NAME: &CStr = c"rdb-writer";
@@ -92,9 +94,38 @@ fn register_once() -> Option<Fixed<ffi::sqlite3_vfs>> {
         copy.zName = NAME.as_ptr();
         copy.pNext = ptr::null_mut();
         copy.xOpen = Some(open);
+        copy.xCurrentTime = Some(current_time);
+        copy.xCurrentTimeInt64 = Some(current_time_int64);
         let registered = ffi::sqlite3_vfs_register(Box::leak(Box::new(copy)), 0);
         (registered == ffi::SQLITE_OK).then_some(Fixed(default.cast_const()))
     }
+}
+
+/// The pinned time of the present group, or the system's.
+unsafe extern "C" fn current_time_int64(_vfs: *mut ffi::sqlite3_vfs, now: *mut i64) -> c_int {
+    let time = match (chance::now(), DEFAULT.get()) {
+        (Some(time), _) => time,
+        (None, Some(Some(default))) => {
+            // SAFETY: the default VFS lives as long as the process.
+            return unsafe {
+                (*default.0).xCurrentTimeInt64.map_or(ffi::SQLITE_ERROR, |ask| ask(default.0.cast_mut(), now))
+            };
+        }
+        (None, _) => return ffi::SQLITE_ERROR,
+    };
+    // SAFETY: SQLite passes a place for the time.
+    unsafe { *now = time };
+    ffi::SQLITE_OK
+}
+
+/// As above, in days: the older way to ask.
+unsafe extern "C" fn current_time(vfs: *mut ffi::sqlite3_vfs, now: *mut f64) -> c_int {
+    let mut time = 0;
+    // SAFETY: SQLite's own arguments, and a place of ours.
+    let code = unsafe { current_time_int64(vfs, &mut time) };
+    // SAFETY: SQLite passes a place for the time.
+    unsafe { *now = time as f64 / 86_400_000.0 };
+    code
 }
 
 unsafe extern "C" fn open(

@@ -36,7 +36,7 @@ fn a_flipped_bit_in_a_followers_file_is_found_by_the_next_record() {
     leader.sql("UPDATE t SET v = 1 WHERE id = 30");
     let records = leader.take();
     let error = follower.applier.apply(&records).unwrap_err();
-    assert!(matches!(error, ApplyError::Diverged { leaders, .. } if leaders == records[0].content), "{error}");
+    assert!(matches!(error, ApplyError::Diverged { leaders, .. } if leaders == records[0].record.content), "{error}");
     assert_eq!(follower.engine.position().unwrap(), before);
 }
 
@@ -46,7 +46,7 @@ fn a_record_whose_checksum_does_not_fit_is_not_applied() {
     leader.sql("INSERT INTO t(v) VALUES (1)");
     let good = leader.take();
     let mut bad = good.clone();
-    let (_, image) = &mut bad[0].pages.pages[0];
+    let (_, image) = &mut pages(&mut bad[0]).pages[0];
     let mut changed = image.to_vec();
     changed[4000] ^= 1;
     *image = Bytes::from(changed);
@@ -71,11 +71,11 @@ fn malformed_records_are_refused() {
         let error = format!("{:?}", follower.applier.apply(&bad).unwrap_err());
         assert!(error.starts_with(expected), "{error}");
     };
-    refuse(&|bad| bad[0].pages.page_size = 8192, "PageSize");
-    refuse(&|bad| bad[0].pages.pages[0].0 = 0, "Malformed");
-    refuse(&|bad| bad[0].pages.pages[0].0 = 1 << 30, "Malformed");
-    refuse(&|bad| bad[0].pages.database_pages = 0, "Malformed");
-    refuse(&|bad| bad[0].pages.pages[0].1 = Bytes::from_static(b"short"), "Malformed");
+    refuse(&|bad| pages(&mut bad[0]).page_size = 8192, "PageSize");
+    refuse(&|bad| pages(&mut bad[0]).pages[0].0 = 0, "Malformed");
+    refuse(&|bad| pages(&mut bad[0]).pages[0].0 = 1 << 30, "Malformed");
+    refuse(&|bad| pages(&mut bad[0]).database_pages = 0, "Malformed");
+    refuse(&|bad| pages(&mut bad[0]).pages[0].1 = Bytes::from_static(b"short"), "Malformed");
     refuse(&|bad| bad.reverse(), "Order");
     refuse(&|bad| bad[1].position.index = bad[0].position.index, "Order");
     refuse(&|bad| bad[1].position.index = Index(77), "Malformed");

@@ -29,6 +29,8 @@ pub(crate) struct Compiled {
     pub(crate) readonly: bool,
     /// Its own text may leave part of its changes behind when it fails (OR FAIL).
     pub(crate) may_fail_halfway: bool,
+    /// What it uses that would be something else on another node.
+    pub(crate) unrepeatable: Option<Arc<str>>,
     columns: Arc<[Column]>,
     /// [`Stmt::recompiled`] when `columns` were read.
     columns_of: i32,
@@ -93,6 +95,12 @@ impl StatementCache {
         }
     }
 
+    /// The schema is another one: triggers and defaults may do what they did not when statements were compiled.
+    pub(crate) fn clear(&mut self) {
+        self.statements.clear();
+        self.long = None;
+    }
+
     /// Drops the statement that was not used for longest.
     fn make_room(&mut self) {
         if self.statements.len() < CAPACITY {
@@ -122,11 +130,12 @@ fn compile(db: Handle, authorizer: &Authorizer, sql: &str) -> Result<Compiled, S
         return Err(SqlFailure::new(ErrorCode::SqlError, "more than one statement", hint));
     }
     let effects = authorizer.effects();
+    let unrepeatable = authorizer.take_unrepeatable().map(Arc::from);
     let columns = read_columns(&stmt);
     let columns_of = stmt.recompiled();
     let readonly = stmt.readonly() && effects == Effects::default();
     let may_fail_halfway = contains_word_part(sql, "fail");
-    Ok(Compiled { stmt, effects, readonly, may_fail_halfway, columns, columns_of, names: None, used: 0 })
+    Ok(Compiled { stmt, effects, readonly, may_fail_halfway, unrepeatable, columns, columns_of, names: None, used: 0 })
 }
 
 fn refused(denial: Denial) -> SqlFailure {

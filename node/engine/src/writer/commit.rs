@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 
 use rdb_protocol::api::ErrorCode;
-use rdb_record::{ClientTag, Payload, Record};
+use rdb_record::{ClientTag, PageGroup, Payload, Record, StatementGroup};
 
 use crate::capture::{Capture, Seen};
 use crate::checksum::TableChange;
@@ -32,12 +32,21 @@ pub(super) enum Decision {
 
 type Commit<'a> = &'a mut dyn FnMut(Record) -> Result<(), CommitError>;
 
+/// What the record may carry instead of pages.
+pub(super) struct Statements {
+    pub(super) group: StatementGroup,
+    /// Encoded bytes from which on pages are preferred.
+    pub(super) at_most: usize,
+}
+
 pub(super) struct CommitPoint<'a> {
     shared: &'a Shared,
     capture: RefCell<Capture>,
     commit: RefCell<Commit<'a>>,
     timestamp: u64,
     clients: RefCell<Vec<ClientTag>>,
+    /// The group as statements, if it may go so.
+    statements: RefCell<Option<Statements>>,
     /// The position row is written: a commit frame makes a record.
     armed: Cell<bool>,
     frames: Cell<u64>,
@@ -52,6 +61,7 @@ impl<'a> CommitPoint<'a> {
             commit: RefCell::new(commit),
             timestamp,
             clients: RefCell::default(),
+            statements: RefCell::new(None),
             armed: Cell::new(false),
             frames: Cell::new(0),
             decision: RefCell::new(Decision::None),
@@ -62,13 +72,21 @@ impl<'a> CommitPoint<'a> {
     pub(super) fn reset(&self) {
         self.capture.borrow_mut().reset();
         self.clients.borrow_mut().clear();
+        self.statements.replace(None);
         self.armed.set(false);
         self.frames.set(0);
         self.decision.replace(Decision::None);
     }
 
-    pub(super) fn add_client(&self, tag: ClientTag) {
-        self.clients.borrow_mut().push(tag);
+    /// Gives the tag's place in the record.
+    pub(super) fn add_client(&self, tag: ClientTag) -> usize {
+        let mut clients = self.clients.borrow_mut();
+        clients.push(tag);
+        clients.len() - 1
+    }
+
+    pub(super) fn offer(&self, statements: Option<Statements>) {
+        self.statements.replace(statements);
     }
 
     pub(super) fn has_clients(&self) -> bool {
@@ -99,6 +117,15 @@ impl<'a> CommitPoint<'a> {
     /// Gives the buffers back for the next group.
     pub(super) fn into_capture(self) -> Capture {
         self.capture.into_inner()
+    }
+
+    /// The smaller one where both are exact.
+    fn payload(&self, pages: PageGroup) -> Payload {
+        let size = pages.pages.len() * (4 + pages.page_size as usize);
+        match self.statements.take() {
+            Some(Statements { group, at_most }) if group.body.len() <= at_most.max(size) => Payload::Statements(group),
+            _ => Payload::Pages(pages),
+        }
     }
 
     fn refuse(&self, decision: Decision) -> bool {
@@ -133,7 +160,7 @@ impl WalSink for CommitPoint<'_> {
             timestamp: self.timestamp,
             content: change.content,
             clients: self.clients.take(),
-            payload: Payload::Pages(group),
+            payload: self.payload(group),
         };
         self.decision.replace(Decision::Called);
         match (self.commit.borrow_mut())(record) {

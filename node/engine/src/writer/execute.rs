@@ -1,6 +1,8 @@
 //! One client transaction inside of a group.
 
 use rdb_protocol::api::{ErrorCode, Token};
+use rdb_protocol::settings::LogFormat;
+use rdb_record::{StatementDraft, StatementLog};
 use rusqlite::ffi;
 
 use crate::authorizer::Effects;
@@ -10,7 +12,7 @@ use crate::sql::cache::explain;
 use crate::sql::failure::Kind;
 use crate::sql::run::{RunError, run, too_large};
 use crate::sql::statement::SqliteError;
-use crate::value::{QueryResult, RequestKey, Statement, Transaction};
+use crate::value::{Args, QueryResult, RequestKey, Statement, Transaction};
 use crate::writer::{Slot, Writer};
 
 /// A transaction that ended well (until its group commits).
@@ -22,6 +24,8 @@ pub(super) struct Done {
     pub(super) changed: bool,
     /// Its outcome is kept under its key.
     pub(super) keyed: bool,
+    /// It did what another node could not repeat from its text.
+    pub(super) unrepeatable: bool,
     /// It had run before, in this record.
     pub(super) replayed: Option<Token>,
 }
@@ -43,6 +47,7 @@ struct Ran {
     wrote: bool,
     changed: bool,
     defers: bool,
+    unrepeatable: bool,
 }
 
 /// A statement's failure.
@@ -74,19 +79,24 @@ impl Writer {
         if savepoint {
             self.internal(|own| own.sql.savepoint.execute()).map_err(|error| self.broken(error))?;
         }
-        let ran = match self.run_statements(transaction) {
+        let ran = self.run_statements(transaction);
+        if std::mem::take(&mut self.schema_changed) {
+            self.forget_schema();
+        }
+        let ran = match ran {
             Ok(ran) => ran,
             Err(failed) => return Err(self.undo(savepoint, failed)),
         };
         let keyed = self.conclude(transaction, slot, &ran, savepoint)?;
-        Ok(Done { wrote: ran.wrote, changed: ran.changed || keyed, results: ran.results, keyed, replayed: None })
+        let (wrote, unrepeatable) = (ran.wrote, ran.unrepeatable);
+        Ok(Done { wrote, unrepeatable, changed: ran.changed || keyed, results: ran.results, keyed, replayed: None })
     }
 
     fn run_statements(&mut self, transaction: &Transaction) -> Result<Ran, Failed> {
         let mut ran = Ran::default();
         let mut room = transaction.limits.max_result_bytes;
         for statement in &transaction.statements {
-            match self.run_statement(statement, &mut ran, &mut room) {
+            match self.run_statement(statement, transaction.key.is_some(), &mut ran, &mut room) {
                 Ok(result) => ran.results.push(result),
                 Err(RunError::TooLarge) => {
                     let failure = too_large(transaction.limits.max_result_bytes);
@@ -99,10 +109,23 @@ impl Writer {
         Ok(ran)
     }
 
-    fn run_statement(&mut self, statement: &Statement, ran: &mut Ran, room: &mut u64) -> Result<QueryResult, RunError> {
+    /// `keyed`: its result is kept, and so belongs to what followers must repeat.
+    fn run_statement(
+        &mut self,
+        statement: &Statement,
+        keyed: bool,
+        ran: &mut Ran,
+        room: &mut u64,
+    ) -> Result<QueryResult, RunError> {
         let session = &self.session;
         let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql).map_err(RunError::Refused)?;
         let (effects, readonly): (Effects, bool) = (compiled.effects, compiled.readonly);
+        if let Some(what) = compiled.unrepeatable.as_ref().filter(|_| keyed || !readonly) {
+            if self.recording.format == LogFormat::Statement {
+                return Err(RunError::Refused(unrepeatable(what)));
+            }
+            ran.unrepeatable = true;
+        }
         session.authorizer.forget();
         // SAFETY: plain questions to an open connection.
         let total = || unsafe { ffi::sqlite3_total_changes64(session.db) };
@@ -111,7 +134,8 @@ impl Writer {
         if !readonly {
             let changed = total() != before;
             if effects.schema() {
-                self.fragile = None;
+                self.schema_changed = true;
+                self.group_changed_schema = true;
             }
             ran.wrote = true;
             ran.changed |= changed || effects.changes_for_sure();
@@ -121,6 +145,9 @@ impl Writer {
                 let rows = unsafe { ffi::sqlite3_changes64(session.db) };
                 result.rows_affected = u64::try_from(rows).unwrap_or(0);
             }
+        }
+        if self.recording.statements() && (keyed || !readonly || self.buffers) {
+            log_statement(&mut self.statements, &mut self.draft, statement);
         }
         // SAFETY: as above.
         result.last_insert_rowid = unsafe { ffi::sqlite3_last_insert_rowid(session.db) };
@@ -175,7 +202,7 @@ impl Writer {
         }
         let results = found.kept.map_or_else(|| vec![QueryResult::default(); statements], |kept| kept.results);
         let replayed = Some(found.position);
-        Ok(Some(Done { results, wrote: false, changed: false, keyed: false, replayed }))
+        Ok(Some(Done { results, wrote: false, changed: false, keyed: false, unrepeatable: false, replayed }))
     }
 
     /// Does a single statement need a savepoint to be undone? Most undo themselves when they fail.
@@ -192,13 +219,15 @@ impl Writer {
             return Ok(fragile);
         }
         let looked = self.internal(|own| {
-            let found = own.sql.fragile.step().map(|row| row && own.sql.fragile.integer(0) != 0);
-            own.sql.fragile.reset();
+            let fragile = &own.sql.fragile;
+            let found = fragile.step().map(|row| (row && fragile.integer(0) != 0, row && fragile.integer(1) != 0));
+            fragile.reset();
             found
         });
-        let fragile = looked.map_err(|error| self.broken(error))?;
-        self.fragile = Some(fragile);
-        Ok(fragile)
+        let (clauses, buffers) = looked.map_err(|error| self.broken(error))?;
+        self.buffers = buffers;
+        self.fragile = Some(clauses || buffers);
+        Ok(clauses || buffers)
     }
 
     /// Deferred foreign keys that nothing has satisfied yet.
@@ -230,6 +259,9 @@ impl Writer {
         }
         if savepoint {
             let undone = self.internal(|own| own.sql.undo.execute().and_then(|()| own.sql.release.execute()));
+            if self.group_changed_schema {
+                self.forget_schema();
+            }
             self.fragile = None;
             if undone.is_err() {
                 return Stop::Broken(failed.failure);
@@ -247,6 +279,28 @@ impl Writer {
             Stop::Broken(failed.failure)
         })
     }
+}
+
+fn log_statement(log: &mut StatementLog, draft: &mut StatementDraft, statement: &Statement) {
+    match &statement.args {
+        Args::Positional(values) => {
+            log.statement(draft, &statement.sql, false, values.len());
+            values.iter().for_each(|value| draft.arg(None, value.as_cell()));
+        }
+        Args::Named(values) => {
+            log.statement(draft, &statement.sql, true, values.len());
+            values.iter().for_each(|(name, value)| draft.arg(Some(name), value.as_cell()));
+        }
+    }
+}
+
+/// The refusal of what another node could not repeat.
+fn unrepeatable(what: &str) -> SqlFailure {
+    SqlFailure::new(
+        ErrorCode::Forbidden,
+        format!("{what} depends on the state of one connection, and the log carries statements"),
+        "leave it out, or set replication.logFormat to mixed or page",
+    )
 }
 
 fn into_broken(stop: Stop) -> Stop {

@@ -10,6 +10,7 @@
 //! | this one | the types, [`Writer::run_group`] and its attempts |
 //! | [`execute`] | one client transaction inside of the group |
 //! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
+//! | [`replay`] | statement records of another leader, run again |
 //! | [`keys`] | outcomes kept under idempotency keys |
 //! | [`plan`] | what the attempts at one group have shown |
 //! | [`own_sql`], [`space`] | the engine's own statements; is there room on the disk |
@@ -24,27 +25,30 @@ mod execute;
 pub(crate) mod keys;
 mod own_sql;
 mod plan;
+mod replay;
 mod space;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdb_protocol::api::{ErrorCode, Token};
+use rdb_protocol::settings::LogFormat;
 use rdb_protocol::{Epoch, Position};
-use rdb_record::{ClientTag, Record};
+use rdb_record::{ClientTag, Record, StatementDraft, StatementGroup, StatementLog};
 use rusqlite::ffi;
 
 use crate::capture::Capture;
+use crate::chance;
 use crate::connection::{self, Guarded, internal_error, sqlite};
 use crate::engine::{DbPosition, WriteTurn};
 use crate::error::{CommitError, EngineError, Fatal, SqlFailure};
 use crate::internal::PositionReader;
 use crate::sql::cache::StatementCache;
 use crate::sql::failure::{FULL_HINT, failure};
-use crate::sql::statement::SqliteError;
+use crate::sql::statement::{SqliteError, Stmt};
 use crate::value::{QueryResult, Transaction};
 use crate::vfs;
-use commit::{CommitPoint, Decision};
+use commit::{CommitPoint, Decision, Statements};
 use execute::{Done, Stop};
 use keys::Keys;
 use own_sql::OwnSql;
@@ -67,6 +71,37 @@ impl Slot {
     fn position(&self) -> DbPosition {
         let index = self.previous.index.next();
         DbPosition { epoch: self.epoch, index, previous_chain: self.previous.chain }
+    }
+}
+
+/// What the writer's records carry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recording {
+    pub format: LogFormat,
+    /// Rows are watched while they change.
+    pub(crate) watched: bool,
+    /// The group is another leader's.
+    replay: bool,
+}
+
+impl Recording {
+    pub fn new(format: LogFormat) -> Recording {
+        Recording { format, watched: false, replay: false }
+    }
+
+    fn replay() -> Recording {
+        Recording { replay: true, ..Recording::default() }
+    }
+
+    /// Statements are written down.
+    fn statements(self) -> bool {
+        matches!(self.format, LogFormat::Statement | LogFormat::Mixed)
+    }
+
+    /// Pages must be what statements alone make of them: nothing of deleted content may stay behind, for whether it does
+    /// depends on what the cache holds.
+    fn canonical(self) -> bool {
+        self.replay || self.statements()
     }
 }
 
@@ -120,8 +155,20 @@ pub struct Writer {
     /// Tells the commit hook that the present COMMIT is ours.
     ordered: Arc<AtomicBool>,
     position: DbPosition,
-    /// The schema has clauses whose failures a statement does not undo by itself; `None` = to be looked up.
+    recording: Recording,
+    /// `PRAGMA secure_delete` is on.
+    canonical: bool,
+    statements: StatementLog,
+    draft: StatementDraft,
+    /// The present transaction has changed the schema.
+    schema_changed: bool,
+    /// The present group has.
+    group_changed_schema: bool,
+    /// Every transaction needs a savepoint: the schema has clauses whose failures a statement does not undo by itself, or
+    /// virtual tables, which write their buffers at savepoints. `None` = to be looked up.
     fragile: Option<bool>,
+    /// There are virtual tables: when they write their buffers depends on what else is run, reading included.
+    buffers: bool,
     turn: WriteTurn,
 }
 
@@ -145,9 +192,48 @@ impl Writer {
         let keys = Keys::new(session.db).map_err(preparing)?;
         let position = PositionReader::new(session.db).and_then(|reader| reader.read()).map_err(preparing)?;
         session.authorizer.end_internal();
+        chance::install(&session.connection).map_err(|error| sqlite("opening the writer", error))?;
         let capture = Capture::new(turn.0.page_size, options.max_record_bytes);
         let cache = StatementCache::default();
-        Ok(Writer { sql, keys, cache, session, capture, ordered, position, fragile: None, turn })
+        Ok(Writer {
+            sql,
+            keys,
+            cache,
+            session,
+            capture,
+            ordered,
+            position,
+            recording: Recording::default(),
+            canonical: false,
+            statements: StatementLog::default(),
+            draft: StatementDraft::default(),
+            schema_changed: false,
+            group_changed_schema: false,
+            fragile: None,
+            buffers: false,
+            turn,
+        })
+    }
+
+    /// What records carry from the next group on.
+    pub fn record_as(&mut self, recording: Recording) -> Result<(), EngineError> {
+        self.set_recording(recording).map_err(|error| internal_error("changing the log format", &error))
+    }
+
+    fn set_recording(&mut self, recording: Recording) -> Result<(), SqliteError> {
+        if recording.canonical() != self.canonical {
+            let sql = if recording.canonical() { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" };
+            self.internal(|own| Stmt::internal(own.session.db, sql)?.execute())?;
+            self.canonical = recording.canonical();
+        }
+        self.recording = recording;
+        Ok(())
+    }
+
+    /// The schema is another one.
+    fn forget_schema(&mut self) {
+        self.fragile = None;
+        self.cache.clear();
     }
 
     /// Runs a group. `commit` is called at most once, inside of SQLite's COMMIT, when the group's pages are known and
@@ -172,6 +258,7 @@ impl Writer {
         let capture = std::mem::replace(&mut self.capture, empty);
         let point = CommitPoint::new(&shared, capture, commit, slot.timestamp);
         let mut plan = Plan { settled: vec![None; group.len()], force_record: false, breaks: 0 };
+        chance::begin_group(slot.unix_ms, slot.position().index.0, 0);
         let result = vfs::with_sink(&point, || {
             loop {
                 match self.attempt(slot, group, &mut plan, &point)? {
@@ -180,6 +267,7 @@ impl Writer {
                 }
             }
         });
+        chance::end_group();
         self.capture = point.into_capture();
         self.session.progress.stop();
         result
@@ -198,28 +286,43 @@ impl Writer {
             return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
         }
         let mut results = Vec::with_capacity(group.len());
-        let (mut wrote, mut changed) = (false, plan.force_record);
+        self.group_changed_schema = false;
+        let (mut wrote, mut changed, mut exact) = (false, plan.force_record, true);
+        // Something that failed has left bytes behind.
+        let mut soiled = false;
+        self.statements.reset();
         for (index, transaction) in group.iter().enumerate() {
             if let Some(Some(settled)) = plan.settled.get(index) {
                 results.push(Err(settled.clone()));
                 continue;
             }
+            chance::begin_transaction(index as u32);
+            self.statements.begin(index as u32, &mut self.draft);
             match self.execute(transaction, &slot) {
                 Ok(done) => {
                     wrote |= done.wrote;
                     changed |= done.changed;
-                    if let (true, Some(key)) = (done.keyed, &transaction.key) {
-                        point.add_client(key.tag.clone());
+                    exact &= !done.unrepeatable;
+                    let key = transaction.key.as_ref().filter(|_| done.keyed);
+                    let key = key.map(|key| (point.add_client(key.tag.clone()), key.request_hash));
+                    if done.wrote {
+                        self.statements.keep(&self.draft, key);
+                    } else {
+                        self.statements.take_back();
                     }
                     results.push(Ok(done));
                 }
-                Err(stop) => match self.stopped(stop, index, plan, point) {
-                    Some(attempt) => return Ok(attempt),
-                    None => match plan.settled.get_mut(index).and_then(Option::take) {
-                        Some(undone) => results.push(Err(undone)),
-                        None => results.push(Err(not_run("its failure was lost"))),
-                    },
-                },
+                Err(stop) => {
+                    self.statements.take_back();
+                    soiled |= self.may_soil();
+                    match self.stopped(stop, index, plan, point) {
+                        Some(attempt) => return Ok(attempt),
+                        None => match plan.settled.get_mut(index).and_then(Option::take) {
+                            Some(undone) => results.push(Err(undone)),
+                            None => results.push(Err(not_run("its failure was lost"))),
+                        },
+                    }
+                }
             }
         }
         self.session.progress.stop();
@@ -227,6 +330,12 @@ impl Writer {
             self.roll_back();
             return Ok(Attempt::Done(self.finished(results, None)));
         }
+        if soiled && self.recording.format == LogFormat::Statement {
+            self.roll_back();
+            plan.settle(&results);
+            return Ok(Attempt::Again);
+        }
+        exact &= !soiled;
         if changed && let Err(error) = self.order_record(&slot, point) {
             self.roll_back();
             if point.too_large() {
@@ -239,7 +348,41 @@ impl Writer {
             self.roll_back();
             return Ok(Attempt::Done(all_failed(plan, &full)));
         }
+        if changed && exact {
+            point.offer(self.statement_group(&slot));
+        }
         self.commit(&slot, results, plan, point)
+    }
+
+    /// May a transaction that was undone have left something in the file? SQLite does not restore the content of free pages
+    /// that it had used and gave back, for nobody reads it; but followers, which never run what failed, would not have it.
+    fn may_soil(&mut self) -> bool {
+        self.recording.statements()
+            && self.in_transaction()
+            && self.internal(|own| {
+                let found = own.sql.free_pages.step().map(|row| row && own.sql.free_pages.integer(0) > 0);
+                own.sql.free_pages.reset();
+                found.unwrap_or(true)
+            })
+    }
+
+    /// The group as statements, if records may carry it so.
+    fn statement_group(&self, slot: &Slot) -> Option<Statements> {
+        let at_most = match self.recording.format {
+            LogFormat::Statement => usize::MAX,
+            LogFormat::Mixed => 0,
+            LogFormat::Page | LogFormat::Logical => return None,
+        };
+        let group = StatementGroup {
+            // SAFETY: a plain question to the library.
+            sqlite: unsafe { ffi::sqlite3_libversion_number() } as u32,
+            page_size: self.turn.0.page_size,
+            previous_chain: slot.previous.chain,
+            seed: chance::seed(),
+            watched: self.recording.watched,
+            body: self.statements.body(),
+        };
+        Some(Statements { group, at_most })
     }
 
     /// Deals with a transaction that did not end well. `None`: it was undone alone (its failure lies in the plan until
@@ -367,6 +510,9 @@ impl Writer {
         self.session.progress.stop();
         // The schema may be an older one again.
         self.fragile = None;
+        if std::mem::take(&mut self.group_changed_schema) {
+            self.cache.clear();
+        }
         if !self.in_transaction() {
             return;
         }
@@ -387,6 +533,12 @@ impl Writer {
         let result = body(self);
         self.session.authorizer.end_internal();
         result
+    }
+
+    /// Another connection of the same turn has moved the database on.
+    pub(crate) fn moved_to(&mut self, position: DbPosition) {
+        self.position = position;
+        self.fragile = None;
     }
 
     /// Position of the last record in the database.

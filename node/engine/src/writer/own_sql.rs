@@ -12,6 +12,7 @@ pub(super) struct OwnSql {
     pub(super) undefer: Stmt,
     pub(super) position: Stmt,
     pub(super) fragile: Stmt,
+    pub(super) free_pages: Stmt,
 }
 
 impl OwnSql {
@@ -26,10 +27,12 @@ impl OwnSql {
             release: stmt("RELEASE _rdb_transaction")?,
             undefer: stmt("PRAGMA defer_foreign_keys = OFF")?,
             position: stmt("UPDATE _rdb_position SET epoch = ?1, idx = ?2, previous_chain = ?3 WHERE id = 1")?,
+            free_pages: stmt("PRAGMA freelist_count")?,
             // ON CONFLICT FAIL and RAISE(FAIL) keep the rows changed before the failure; deferred keys are found
             // broken only at the end. A false alarm costs a savepoint per transaction.
             fragile: stmt(
-                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%fail%' OR sql LIKE '%deferr%')",
+                "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE '%fail%' OR sql LIKE '%deferr%'),
+                        EXISTS (SELECT 1 FROM sqlite_schema WHERE sql LIKE 'create virtual%')",
             )?,
         })
     }

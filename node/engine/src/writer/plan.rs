@@ -26,6 +26,13 @@ impl Plan {
         self.settled.iter().filter(|failure| failure.is_none()).count()
     }
 
+    /// The failures of an attempt stand: the next one leaves these transactions out.
+    pub(super) fn settle<T>(&mut self, results: &[Result<T, SqlFailure>]) {
+        for (settled, result) in self.settled.iter_mut().zip(results) {
+            *settled = result.as_ref().err().cloned();
+        }
+    }
+
     /// The record would be too large. Alone, that is the transaction's fault; otherwise the first one goes alone.
     pub(super) fn shrink(&mut self, limit: u64) {
         let first_only = self.open() > 1;

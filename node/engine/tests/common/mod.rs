@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rdb_engine::*;
 use rdb_protocol::api::ErrorCode;
 use rdb_protocol::{Chain, Epoch, Index, Position};
-use rdb_record::{Payload, Record};
+use rdb_record::{PageGroup, Payload, Record};
 use tempfile::TempDir;
 
 pub struct Leader {
@@ -44,7 +44,7 @@ impl Leader {
     }
 
     pub fn slot(&self) -> Slot {
-        Slot { epoch: Epoch(1), previous: self.end, unix_ms: 1_000_000, timestamp: 7 }
+        Slot { epoch: Epoch(1), previous: self.end, unix_ms: 1_000_000, timestamp: 1_000_000 << 16 }
     }
 
     pub fn group(&mut self, group: &[Transaction]) -> Vec<Result<TransactionResult, SqlFailure>> {
@@ -61,8 +61,7 @@ impl Leader {
                 calls += 1;
                 let index = end.index.next();
                 *end = Position { epoch: slot.epoch, index, chain: Chain(end.chain.0.wrapping_mul(31) + 1) };
-                let Payload::Pages(pages) = record.payload.clone() else { panic!("pages") };
-                log.push(ApplyGroup { position: *end, pages, content: record.content });
+                log.push(ApplyGroup { position: *end, record: record.clone() });
                 *last = Some(record);
                 Ok(())
             })
@@ -106,6 +105,12 @@ impl Leader {
         copy.install(&dir.path().join("db")).unwrap();
         Follower::open(dir)
     }
+}
+
+/// The pages of a record that carries pages.
+pub fn pages(group: &mut ApplyGroup) -> &mut PageGroup {
+    let Payload::Pages(pages) = &mut group.record.payload else { panic!("pages") };
+    pages
 }
 
 pub fn copy_all(session: &mut SeedSession, copy: &mut SeedWriter, at_once: u32) {

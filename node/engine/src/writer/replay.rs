@@ -1,0 +1,160 @@
+//! The follower's way through the leader's door: a statement record is run again, with the clock and the random numbers of
+//! then, and made visible only if the database then has the leader's content, byte for byte.
+
+use rdb_protocol::{Index, Position};
+use rdb_record::{CellRef, ClientTag, Record, StatementGroup, StatementTransaction};
+use rusqlite::ffi;
+
+use super::commit::{CommitPoint, Decision};
+use super::execute::Stop;
+use super::{Recording, Slot, Writer};
+use crate::capture::Capture;
+use crate::chance;
+use crate::error::{ApplyError, CommitError};
+use crate::sql::failure::failure;
+use crate::sql::statement::SqliteError;
+use crate::value::{Args, Limits, RequestKey, Statement, Transaction, Value};
+use crate::vfs;
+
+impl Writer {
+    /// Runs the statements of the record at `position`. Nothing of it is visible after an error.
+    pub(crate) fn rerun(
+        &mut self,
+        position: Position,
+        record: &Record,
+        group: &StatementGroup,
+    ) -> Result<(), ApplyError> {
+        let index = position.index;
+        self.check_replay(group)?;
+        let transactions = transactions(index, record, group)?;
+        let shared = std::sync::Arc::clone(&self.turn.0);
+        let _gate = shared.gauge.gate.lock();
+        let previous = Position { epoch: position.epoch, index: Index(index.0 - 1), chain: group.previous_chain };
+        let timestamp = record.timestamp;
+        let slot = Slot { epoch: position.epoch, previous, unix_ms: timestamp >> 16, timestamp };
+        let mut ours = record.content;
+        let mut verify = |made: Record| {
+            ours = made.content;
+            // The refusal is for nobody: the caller sees `ours`.
+            if made.content == record.content { Ok(()) } else { Err(diverged()) }
+        };
+        self.set_recording(Recording { watched: group.watched, ..Recording::replay() }).map_err(environment)?;
+        let empty = Capture::new(shared.page_size, 0);
+        let capture = std::mem::replace(&mut self.capture, empty);
+        let point = CommitPoint::new(&shared, capture, &mut verify, timestamp);
+        chance::begin_group(slot.unix_ms, index.0, group.seed);
+        let ran = vfs::with_sink(&point, || self.replay_all(&slot, &transactions, &point));
+        chance::end_group();
+        let (decision, frames) = (point.take_decision(), point.frames());
+        self.capture = point.into_capture();
+        match (ran, decision) {
+            (Ok(()), Decision::Committed(change)) => {
+                let position = slot.position();
+                if let Some(table) = shared.table.lock().as_mut() {
+                    table.install(&change, position);
+                }
+                shared.gauge.add(frames);
+                self.position = position;
+                Ok(())
+            }
+            (ran, decision) => {
+                self.roll_back();
+                Err(match (ran, decision) {
+                    (_, Decision::Refused(_)) => {
+                        ApplyError::Diverged { epoch: position.epoch, index, leaders: record.content, ours }
+                    }
+                    (Err(error), _) => error,
+                    (Ok(()), _) => ApplyError::Failed { index, what: "it changes nothing here".to_owned() },
+                })
+            }
+        }
+    }
+
+    /// Replaying is exact only with the leader's SQLite and page size.
+    fn check_replay(&self, group: &StatementGroup) -> Result<(), ApplyError> {
+        // SAFETY: a plain question to the library.
+        let ours = unsafe { ffi::sqlite3_libversion_number() } as u32;
+        let database = self.turn.0.page_size;
+        if group.page_size != database {
+            return Err(ApplyError::PageSize { record: group.page_size, database });
+        }
+        if group.sqlite != ours {
+            return Err(ApplyError::Incompatible(format!(
+                "the leader runs statements with SQLite {}, this node has {ours}: run the same version on all nodes, or \
+                 set replication.logFormat to page or logical until they do",
+                group.sqlite
+            )));
+        }
+        Ok(())
+    }
+
+    fn replay_all(
+        &mut self,
+        slot: &Slot,
+        transactions: &[(u32, Transaction)],
+        point: &CommitPoint<'_>,
+    ) -> Result<(), ApplyError> {
+        let index = slot.position().index;
+        point.reset();
+        self.session.progress.stop();
+        self.internal(|own| own.sql.begin.execute()).map_err(environment)?;
+        for (number, transaction) in transactions {
+            chance::begin_transaction(*number);
+            match self.execute(transaction, slot) {
+                Ok(done) => {
+                    if let (true, Some(key)) = (done.keyed, &transaction.key) {
+                        point.add_client(key.tag.clone());
+                    }
+                }
+                Err(Stop::Full(failure)) => return Err(ApplyError::Full(failure.api.message)),
+                Err(Stop::Undone(failure) | Stop::Broken(failure)) => {
+                    let what = format!("a statement that succeeded on the leader fails here: {}", failure.api.message);
+                    return Err(ApplyError::Failed { index, what });
+                }
+            }
+        }
+        self.order_record(slot, point).map_err(environment)?;
+        self.ordered.store(true, std::sync::atomic::Ordering::Relaxed);
+        let committed = self.internal(|own| own.sql.commit.execute());
+        self.ordered.store(false, std::sync::atomic::Ordering::Relaxed);
+        committed.map_err(environment)
+    }
+}
+
+fn environment(error: SqliteError) -> ApplyError {
+    if error.is_full() { ApplyError::Full(error.message) } else { ApplyError::Io(failure(error, None).api.message) }
+}
+
+fn diverged() -> CommitError {
+    CommitError(rdb_protocol::api::ErrorCode::Unavailable.error("the content is not the leader's", ""))
+}
+
+fn transactions(index: Index, record: &Record, group: &StatementGroup) -> Result<Vec<(u32, Transaction)>, ApplyError> {
+    let malformed = |what: String| ApplyError::Malformed { index, what };
+    let logged = group.transactions().map_err(|error| malformed(error.to_string()))?;
+    let whole = |transaction: &StatementTransaction<'_>| {
+        let key = match transaction.key {
+            None => None,
+            Some((tag, request_hash)) => {
+                let tag = record.clients.get(tag).ok_or_else(|| malformed("a client tag is missing".to_owned()))?;
+                Some(RequestKey { tag: ClientTag::clone(tag), request_hash })
+            }
+        };
+        let statements = transaction
+            .statements
+            .iter()
+            .map(|logged| Statement { sql: logged.sql.to_owned(), args: args(logged.named, &logged.args) });
+        let limits = Limits { max_result_bytes: u64::MAX };
+        Ok((transaction.number, Transaction { statements: statements.collect(), key, limits, deadline: None }))
+    };
+    logged.iter().map(whole).collect()
+}
+
+/// Logged arguments as a client gives them.
+pub(super) fn args(named: bool, args: &[(&str, CellRef<'_>)]) -> Args {
+    if named {
+        Args::Named(args.iter().map(|(name, cell)| ((*name).to_owned(), Value::from_cell(*cell))).collect())
+    } else {
+        Args::Positional(args.iter().map(|(_, cell)| Value::from_cell(*cell)).collect())
+    }
+}
