@@ -13,7 +13,10 @@ CARGO_FLAGS := --locked --profile $(PROFILE)
 N ?= 20
 MODE ?=
 SEED ?=
-TORTURE_FLAGS := --faults $(N) $(addprefix --mode ,$(MODE)) $(addprefix --seed ,$(SEED))
+# `make demo LOG_FORMAT=statement`, and torture likewise; without it pages.
+LOG_FORMAT ?=
+FORMAT_FLAGS := $(addprefix --log-format ,$(LOG_FORMAT))
+TORTURE_FLAGS := --faults $(N) $(addprefix --mode ,$(MODE)) $(addprefix --seed ,$(SEED)) $(FORMAT_FLAGS)
 
 # `make bench ARGS="--scenario insert --runs 1"`.
 ARGS ?=
@@ -34,7 +37,7 @@ build:
 
 # A cluster of three on loopback, a real dump, a write load, and a leader killed in the middle of it.
 demo: build
-	$(BIN)/rdb-demo
+	$(BIN)/rdb-demo $(FORMAT_FLAGS)
 
 # Unit and scenario tests only: no clusters of processes.
 test-fast:

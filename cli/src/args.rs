@@ -231,7 +231,7 @@ pub struct UpOptions {
     /// block or degrade.
     #[arg(long)]
     pub when_unavailable: Option<String>,
-    /// What the leader logs; this version knows page only.
+    /// What the leader logs: page, statement, logical or mixed.
     #[arg(long)]
     pub log_format: Option<String>,
     /// Silence after which a leader counts as failed, such as 3s.

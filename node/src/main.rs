@@ -31,6 +31,9 @@ fn end_with_the_first_panic() {
 const EXIT_PANIC: i32 = 70;
 
 fn main() -> Result<ExitCode, anyhow::Error> {
+    // SQL's 'localtime' must mean the same on every node.
+    // SAFETY: no other thread runs yet.
+    unsafe { std::env::set_var("TZ", "UTC") };
     let args = Args::parse();
     // SQLite reads it when it needs a file of its own; the file system around the data directory may be read-only.
     // SAFETY: there is no other thread yet.

@@ -16,12 +16,15 @@ struct Arguments {
     /// SQL dump of the shop.
     #[arg(long, default_value = "bench/data/shop.sql")]
     dump: PathBuf,
+    /// What the leader logs: page, statement, logical or mixed.
+    #[arg(long, default_value = "page")]
+    log_format: String,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match rdb_bench::demo::run(&arguments.data, &arguments.dump).await {
+    match rdb_bench::demo::run(&arguments.data, &arguments.dump, &arguments.log_format).await {
         Ok(report) => {
             println!("{report}");
             if report.lost + report.duplicated == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

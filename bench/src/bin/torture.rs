@@ -18,6 +18,9 @@ struct Arguments {
     /// Plans the same faults again; random if left out.
     #[arg(long)]
     seed: Option<u64>,
+    /// What the leaders log: page, statement, logical or mixed.
+    #[arg(long, default_value = "page")]
+    log_format: String,
     /// Where the clusters keep their data; that of failed runs stays.
     #[arg(long, default_value = "target/torture")]
     data: PathBuf,
@@ -34,7 +37,8 @@ async fn main() -> ExitCode {
     }
     // Different in every run, and short enough to be typed again.
     let seed = arguments.seed.unwrap_or_else(rdb_bench::random::fresh_seed);
-    let options = Options { faults: arguments.faults, modes, seed, data: arguments.data };
+    let options =
+        Options { faults: arguments.faults, modes, seed, log_format: arguments.log_format, data: arguments.data };
     let totals = torture::run(&options).await;
     println!("{totals}");
     if totals.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

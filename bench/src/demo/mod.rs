@@ -60,10 +60,12 @@ impl std::fmt::Display for Report {
     }
 }
 
-/// Runs the demo in `data` with the SQL dump `dump`.
-pub async fn run(data: &Path, dump: &Path) -> Result<Report, DemoError> {
+/// Runs the demo in `data` with the SQL dump `dump`, logged in the format `log_format`.
+pub async fn run(data: &Path, dump: &Path, log_format: &str) -> Result<Report, DemoError> {
     println!("Starting three nodes on loopback (data in {}) ...", data.display());
-    let mut cluster = Cluster::start(Options::new(data)?).await?;
+    let mut options = Options::new(data)?;
+    options.extra.extend(["--log-format".to_owned(), log_format.to_owned()]);
+    let mut cluster = Cluster::start(options).await?;
     let outcome = on_cluster(&mut cluster, dump).await;
     cluster.stop().await;
     outcome

@@ -81,6 +81,7 @@ pub const MODES: [Mode; 4] = [
 pub struct Options {
     pub faults: u64,
     pub modes: Vec<Mode>,
+    pub log_format: String,
     pub seed: u64,
     /// Data directories of the runs; those of failed runs are kept.
     pub data: PathBuf,
@@ -154,6 +155,7 @@ async fn run_mode(options: &Options, mode: Mode, data: &Path) -> Result<(u64, Ve
     // Faults come faster than a cooldown would allow. Silence is noticed sooner than by default, so that a run of many
     // frozen leaders does not consist of waiting.
     settings.extra = ["--cooldown", "0s", "--detection-timeout", "1500ms"].map(str::to_owned).to_vec();
+    settings.extra.extend(["--log-format".to_owned(), options.log_format.clone()]);
     settings.extra.extend(mode.extra.iter().map(|argument| argument.to_string()));
     let mut cluster = Cluster::start(settings).await?;
     let address = cluster.nodes[0].address.clone();

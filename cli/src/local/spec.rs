@@ -49,8 +49,8 @@ impl StoredSpec {
 
     /// The valid cluster that it describes.
     pub fn cluster(&self) -> Result<Cluster, LocalError> {
-        if self.spec.replication.log_format != LogFormat::Page {
-            let why = "replication.logFormat: the nodes of this version write the format page only";
+        if self.spec.replication.log_format == LogFormat::Logical {
+            let why = "replication.logFormat: the nodes of this version do not write the format logical";
             return Err(LocalError::Spec(why.to_owned()));
         }
         Cluster::parse(&self.name, &self.spec).map_err(|error| LocalError::Spec(error.to_string()))
@@ -130,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut stored = StoredSpec::read(&Layout::create(dir.path()).unwrap(), "local").unwrap();
         assert!(stored.cluster().is_ok());
-        stored.set("logFormat", "statement").unwrap();
+        stored.set("logFormat", "logical").unwrap();
         assert!(stored.cluster().unwrap_err().to_string().contains("logFormat"));
     }
 

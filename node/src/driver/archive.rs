@@ -14,7 +14,7 @@ use rdb_record::Entry;
 
 use super::Node;
 use super::core::Core;
-use super::worker::page_groups;
+use super::worker::groups_of;
 
 /// Log bytes read at once.
 const READ_BYTES: usize = 4 << 20;
@@ -134,7 +134,7 @@ impl Node {
     }
 }
 
-/// A copy of the database in `directory/db`, with the page records of `parts` applied.
+/// A copy of the database in `directory/db`, with the records of `parts` applied.
 fn copy_with(engine: &Engine, directory: &Path, parts: &[&Vec<Entry>]) -> Result<(), ArchiveError> {
     let mut session = engine.seed_session()?;
     let info = session.info();
@@ -148,7 +148,7 @@ fn copy_with(engine: &Engine, directory: &Path, parts: &[&Vec<Entry>]) -> Result
     let copy = Engine::open(EngineOptions::new(&database))?;
     let mut applier = copy.applier()?;
     for entries in parts {
-        applier.apply(&page_groups(entries.iter())?)?;
+        applier.apply(&groups_of(entries.iter())?)?;
     }
     Ok(())
 }

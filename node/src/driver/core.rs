@@ -253,6 +253,7 @@ impl Node {
     pub fn applied_in(&self, generation: u64, index: Index) {
         let mut core = self.lock();
         if core.generation == generation {
+            core.problems.remove("INCOMPATIBLE");
             self.view.set_applied(index);
             let effects = self.step(&mut core, Input::Applied { index });
             self.unlock(core);

@@ -120,6 +120,10 @@ fn run_reserved(node: &Arc<Node>, writer: &mut Writer, slot: rdb_replication::Sl
     let timestamp = node.timestamp();
     // The time of records never steps back, whoever leads, so that idempotency keys do not expire early.
     let slot = Slot { epoch: slot.epoch, previous: slot.previous, unix_ms: timestamp >> 16, timestamp };
+    let recording = *node.recording.read();
+    if let Err(error) = writer.record_as(recording) {
+        tracing::error!(%error, ?recording, "cannot change the log format; the records stay as they were");
+    }
     let mut proposed = false;
     let outcome = writer.run_group(slot, &transactions, &mut |record| {
         proposed = true;

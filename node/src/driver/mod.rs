@@ -47,7 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use parking_lot::{Condvar, Mutex, RwLock};
-use rdb_engine::{ApplyError, Engine, EngineError, EngineOptions, Reader};
+use rdb_engine::{ApplyError, Engine, EngineError, EngineOptions, Reader, Recording};
 use rdb_log::{Control, DataState};
 use rdb_protocol::{Incarnation, NodeName};
 use rdb_replication::{Input, Time};
@@ -98,6 +98,8 @@ pub struct Node {
     /// `access.maxResultSize`.
     result_limit: AtomicU64,
     limits: RwLock<crate::http::backend::Limits>,
+    /// What this node's records carry when it leads.
+    recording: RwLock<Recording>,
     /// Told to end the process in good order.
     pub shutdown: watch::Sender<bool>,
     /// Client connections should end: this node has been demoted.
@@ -141,6 +143,7 @@ impl Node {
             group_since: AtomicU64::new(0),
             result_limit: AtomicU64::new(control_settings.max_result_bytes),
             limits: RwLock::new(crate::http::backend::Limits::of(&control_settings)),
+            recording: RwLock::new(Recording::new(control_settings.log_format)),
             shutdown: watch::Sender::new(false),
             demoted: watch::Sender::new(0),
         });
@@ -224,6 +227,17 @@ impl Node {
         self.worker.wake();
     }
 
+    /// This node's software cannot read or apply what the leader logs. Nothing is wrong with the data: it waits for the next
+    /// version of its software.
+    fn incompatible(&self, generation: u64, error: &dyn fmt::Display) {
+        let mut core = self.lock();
+        if core.generation == generation && !core.problems.contains_key("INCOMPATIBLE") {
+            core.problem("INCOMPATIBLE", error.to_string());
+            drop(core);
+            self.view.status_changed();
+        }
+    }
+
     /// The worker could not apply committed records.
     fn apply_failed(&self, generation: u64, error: &ApplyError) {
         match error {
@@ -232,7 +246,11 @@ impl Node {
                 // The ticker says so, and housekeeping tries again: to wake the worker from here would be to turn in a circle.
                 self.disk.ran_out();
             }
-            ApplyError::Diverged { .. } | ApplyError::PageSize { .. } | ApplyError::Malformed { .. } => {
+            ApplyError::Incompatible(_) => self.incompatible(generation, error),
+            ApplyError::Diverged { .. }
+            | ApplyError::PageSize { .. }
+            | ApplyError::Malformed { .. }
+            | ApplyError::Failed { .. } => {
                 let mut core = self.lock();
                 if core.generation != generation {
                     return;

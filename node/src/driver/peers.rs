@@ -6,6 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rdb_log::DataState;
 use rdb_protocol::Member;
+use rdb_record::RecordError;
 use rdb_replication::{Input, Side, wire};
 
 use super::Node;
@@ -184,6 +185,9 @@ pub(super) fn serve(node: &Arc<Node>, mut connection: Connection, member: &Membe
             }
             Err(error) => {
                 tracing::warn!(%member, %error, "unreadable message: closing the connection");
+                if let wire::WireError::Record(RecordError::Version(_) | RecordError::Kind(_)) = error {
+                    node.incompatible(generation, &error);
+                }
                 break;
             }
         }

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use rdb_engine::{Applier, ApplyError, ApplyGroup, Engine, Transaction, TransactionResult, Writer};
 use rdb_protocol::Index;
 use rdb_protocol::api::{ApiError, ErrorCode};
-use rdb_record::{Entry, Payload};
+use rdb_record::{Entry, Payload, RecordError};
 use rdb_replication::RoleView;
 use tokio::sync::oneshot;
 
@@ -236,7 +236,7 @@ impl Worker {
     }
 
     fn apply(&mut self, entries: &[Entry], last: Index) -> Result<(), ApplyError> {
-        let groups = page_groups(entries.iter().take_while(|entry| entry.position.index <= last))?;
+        let groups = groups_of(entries.iter().take_while(|entry| entry.position.index <= last))?;
         if groups.is_empty() {
             return Ok(());
         }
@@ -245,15 +245,19 @@ impl Worker {
     }
 }
 
-/// The page records among `entries`, decoded.
-pub(super) fn page_groups<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<ApplyGroup>, ApplyError> {
+/// The records among `entries` that change the database, decoded.
+pub(super) fn groups_of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Result<Vec<ApplyGroup>, ApplyError> {
     let mut groups = Vec::new();
     for entry in entries {
-        let record = entry
-            .decode()
-            .map_err(|error| ApplyError::Malformed { index: entry.position.index, what: error.to_string() })?;
-        if let Payload::Pages(pages) = record.payload {
-            groups.push(ApplyGroup { position: entry.position, pages, content: record.content });
+        let position = entry.position;
+        let record = entry.decode().map_err(|error| match error {
+            RecordError::Version(_) | RecordError::Kind(_) => {
+                ApplyError::Incompatible(format!("record {}: {error}", position.index))
+            }
+            error => ApplyError::Malformed { index: position.index, what: error.to_string() },
+        })?;
+        if matches!(record.payload.main(), Payload::Pages(_) | Payload::Statements(_) | Payload::Rows(_)) {
+            groups.push(ApplyGroup { position, record });
         }
     }
     Ok(groups)

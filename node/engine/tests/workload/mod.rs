@@ -1,6 +1,8 @@
 //! A random workload that touches everything SQLite can keep in a database: every kind of table, triggers, cascades,
 //! generated columns, full-text and spatial indexes, UPSERT, DDL, clocks and dice, statements that fail.
 
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part")]
+
 /// SplitMix64.
 pub struct Dice(pub u64);
 
