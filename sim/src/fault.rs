@@ -1,0 +1,438 @@
+//! Carrying out the plan: faults, wishes, and their ends.
+
+use rdb_protocol::settings::Mode;
+
+use crate::event::{At, Event, Heal, NodeId, SECOND};
+use crate::net::{Blocked, Place};
+use crate::plan::{Cut, Fault, Target, Wish};
+use crate::world::{World, node_name};
+
+impl World {
+    pub(crate) fn inject(&mut self, fault: Fault) {
+        if self.calm {
+            return;
+        }
+        self.tell(|| format!("*** {fault:?}"));
+        if self.do_fault(fault) {
+            self.hit(fault.scenario());
+        }
+    }
+
+    /// False: there was nothing that it could hit.
+    fn do_fault(&mut self, fault: Fault) -> bool {
+        match fault {
+            Fault::OperatorCrash(which, away) => self.operator_crash(which, away),
+            Fault::OperatorCrashWithin(which, actions) => match self.operator_mut(which) {
+                Some(me) => {
+                    me.dies_after = Some(actions);
+                    true
+                }
+                None => false,
+            },
+            Fault::OperatorPause(which, span) => match self.operator_mut(which) {
+                Some(me) => {
+                    me.paused = true;
+                    let operator = me.id;
+                    self.schedule(span, Event::Heal(Heal::ResumeOperator { operator }));
+                    true
+                }
+                None => false,
+            },
+            Fault::ApiOutage(span) => {
+                self.api.down = true;
+                self.schedule(span, Event::Heal(Heal::Api));
+                true
+            }
+            Fault::ApiRestore(ago) => self.restore_api(ago),
+            Fault::AllDown(span) => {
+                let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
+                nodes.into_iter().for_each(|node| self.power_loss(node, span));
+                true
+            }
+            Fault::Cut(cut, span) => self.cut(cut, span),
+            Fault::Wish(wish) => self.wish(wish),
+            Fault::Crash(target)
+            | Fault::CrashWithin(target, _)
+            | Fault::PowerLoss(target, _)
+            | Fault::Pause(target, _)
+            | Fault::SlowDisk(target, _)
+            | Fault::StuckDisk(target, _)
+            | Fault::FullDisk(target, _)
+            | Fault::FlushError(target)
+            | Fault::DamageLog(target)
+            | Fault::DamageDatabase(target)
+            | Fault::LoseVolume(target)
+            | Fault::RollBack(target)
+            | Fault::DeletePod(target)
+            | Fault::ForceDeletePod(target)
+            | Fault::TakeSnapshot(target) => match self.find(target) {
+                Some(node) => self.hit_node(node, fault),
+                None => false,
+            },
+        }
+    }
+
+    fn operator_mut(&mut self, which: u64) -> Option<&mut crate::operator::Operator> {
+        let count = self.operators.len().max(1);
+        self.operators.get_mut(which as usize % count).filter(|me| me.life != 0 && !me.paused)
+    }
+
+    fn operator_crash(&mut self, which: u64, away: At) -> bool {
+        let Some(operator) = self.operator_mut(which).map(|me| me.id) else { return false };
+        self.end_operator(operator);
+        self.schedule(away, Event::Heal(Heal::Operator { operator }));
+        true
+    }
+
+    /// Who is meant, as things are now.
+    pub(crate) fn find(&self, target: Target) -> Option<NodeId> {
+        let leads = |node: &NodeId| self.nodes.get(node).is_some_and(|p| p.process.as_ref().is_some_and(|p| p.is_open()));
+        let nodes: Vec<NodeId> = self.nodes.iter().filter(|(_, p)| p.volume.is_some()).map(|(id, _)| *id).collect();
+        let nth = |list: Vec<NodeId>, n: u64| list.get(n as usize % list.len().max(1)).copied();
+        match target {
+            Target::Leader => nodes.iter().rev().copied().find(|node| leads(node)),
+            Target::Follower(n) => nth(nodes.into_iter().filter(|node| !leads(node)).collect(), n),
+            Target::Any(n) => nth(nodes, n),
+        }
+    }
+
+    fn hit_node(&mut self, node: NodeId, fault: Fault) -> bool {
+        let runs = self.process(node).is_some();
+        match fault {
+            Fault::Crash(_) => self.end_process(node, "is killed"),
+            Fault::CrashWithin(_, outputs) => {
+                if let Some(process) = self.process(node) {
+                    process.dies_after = Some(outputs);
+                }
+            }
+            Fault::PowerLoss(_, span) => self.power_loss(node, span),
+            Fault::Pause(_, span) => {
+                let Some(process) = self.process(node) else { return false };
+                process.paused = true;
+                let boot = process.boot.0;
+                self.schedule(span, Event::Heal(Heal::Resume { node, boot }));
+            }
+            Fault::SlowDisk(_, span) => {
+                self.place(node).slow = true;
+                self.schedule(span, Event::Heal(Heal::Disk { node }));
+            }
+            Fault::StuckDisk(_, span) => {
+                self.place(node).stuck = true;
+                self.schedule(span, Event::Heal(Heal::Disk { node }));
+            }
+            Fault::FullDisk(_, span) => {
+                let Some(volume) = &mut self.place(node).volume else { return false };
+                volume.full = true;
+                self.schedule(span, Event::Heal(Heal::Disk { node }));
+            }
+            Fault::FlushError(_) => match self.process(node) {
+                Some(process) => process.fails_flush = true,
+                None => return false,
+            },
+            Fault::DamageLog(_) | Fault::DamageDatabase(_) => return self.damage(node, fault),
+            Fault::LoseVolume(_) => return self.lose_volume(node, false),
+            Fault::RollBack(_) => return self.lose_volume(node, true),
+            Fault::DeletePod(_) => self.delete_pod(node),
+            Fault::ForceDeletePod(_) => return self.force_delete(node),
+            Fault::TakeSnapshot(_) => self.take_snapshot(node),
+            _ => return false,
+        }
+        runs || !matches!(fault, Fault::Crash(_) | Fault::CrashWithin(..))
+    }
+
+    fn power_loss(&mut self, node: NodeId, span: At) {
+        let mut rng = crate::rng::Rng::new(self.rng.word(), 4);
+        let place = self.place(node);
+        if place.host_down {
+            return;
+        }
+        place.host_down = true;
+        self.end_process(node, "loses power");
+        if let Some(volume) = &mut self.place(node).volume {
+            volume.power_loss(&mut rng);
+        }
+        self.schedule(span, Event::Heal(Heal::HostUp { node }));
+    }
+
+    /// May this node's data be taken away? One copy at a time: with more gone, nothing acknowledged could be kept by anybody.
+    fn may_lose(&self, node: NodeId) -> bool {
+        let name = node_name(node);
+        let status = &self.api.objects.resource.status;
+        let Some(pair) = &status.config else { return false };
+        let whole = |member: &rdb_protocol::Member| {
+            self.nodes.values().any(|place| {
+                let control = place.volume.as_ref().and_then(|volume| volume.control.as_ref());
+                control.is_some_and(|c| c.core.member == *member && c.data == crate::disk::Data::Ready)
+            })
+        };
+        // What one config needs for an election, without this node.
+        pair.standing().all(|config| {
+            let left = config.cohort.iter().filter(|member| member.name != name && whole(member)).count();
+            left >= config.cohort.len().saturating_sub(config.acks as usize).max(1)
+        })
+    }
+
+    fn damage(&mut self, node: NodeId, fault: Fault) -> bool {
+        if !self.may_lose(node) {
+            return false;
+        }
+        let word = self.rng.word();
+        self.end_process(node, "is killed, and its disk is damaged");
+        let Some(volume) = &mut self.place(node).volume else { return false };
+        match fault {
+            Fault::DamageLog(_) => {
+                volume.log.damaged = volume.log.flushed > 0;
+                volume.log.damaged
+            }
+            _ => volume.db.as_mut().is_some_and(|db| db.flip_bit(word)),
+        }
+    }
+
+    /// The claim is deleted and made anew: empty, or from a snapshot.
+    fn lose_volume(&mut self, node: NodeId, from_snapshot: bool) -> bool {
+        if !self.may_lose(node) || (from_snapshot && self.api.snapshots.is_empty()) {
+            return false;
+        }
+        self.end_process(node, "loses its volume");
+        let uid = self.api.uid();
+        let mut volume = crate::disk::Volume::empty(uid);
+        if from_snapshot && let Some(snapshot) = self.api.snapshots.first() {
+            volume = snapshot.volume.clone();
+            volume.id = uid;
+        }
+        self.place(node).volume = Some(volume);
+        if let Some(claim) = self.api.objects.claims.get_mut(&node) {
+            claim.uid = uid;
+        }
+        self.api.wrote();
+        self.notify();
+        true
+    }
+
+    fn force_delete(&mut self, node: NodeId) -> bool {
+        if self.api.objects.pods.remove(&node).is_none() {
+            return false;
+        }
+        self.api.wrote();
+        self.notify();
+        // The process lives on for a while.
+        let boot = self.process(node).map(|process| process.boot.0);
+        if boot.is_some() {
+            let delay = self.rng.between(100_000, 3_700_000);
+            self.schedule(delay, Event::Heal(Heal::Orphan { node, boot: boot.unwrap_or(0) }));
+        }
+        true
+    }
+
+    fn restore_api(&mut self, ago: u64) -> bool {
+        let backups = &self.api.backups;
+        let Some(at) = backups.len().checked_sub(1 + ago as usize % backups.len().max(1)) else { return false };
+        let old = backups[at].clone();
+        self.checks.restored(&old.status);
+        self.api.objects.resource = old;
+        self.api.wrote_resource();
+        self.notify();
+        true
+    }
+
+    // --- the network ---
+
+    fn cut(&mut self, cut: Cut, span: At) -> bool {
+        let Some(blocked) = self.blocked(cut) else { return false };
+        let id = self.fresh_id();
+        self.cuts.push((id, blocked));
+        self.schedule(span, Event::Heal(Heal::Partition(id)));
+        true
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let nodes = self.nodes.keys().map(|node| Place::Node(*node));
+        let operators = (0..self.operators.len()).map(Place::Operator);
+        nodes.chain(operators).chain([Place::Clients, Place::Api]).collect()
+    }
+
+    fn blocked(&self, cut: Cut) -> Option<Blocked> {
+        let places = self.places();
+        let others = |me: Place| places.iter().copied().filter(move |place| *place != me);
+        let both = |a: Place, b: Place| [(a, b), (b, a)];
+        let is_node = |place: &Place| matches!(place, Place::Node(_));
+        let is_operator = |place: &Place| matches!(place, Place::Operator(_));
+        let node = |target| self.find(target).map(Place::Node);
+        let operator = |which: u64| Place::Operator(which as usize % self.operators.len().max(1));
+        Some(match cut {
+            Cut::Isolated(target) => {
+                let me = node(target)?;
+                others(me).flat_map(|other| both(me, other)).collect()
+            }
+            Cut::Unobserved(target) => {
+                let me = node(target)?;
+                others(me).filter(is_operator).flat_map(|other| both(me, other)).collect()
+            }
+            Cut::Unpeered(target) => {
+                let me = node(target)?;
+                others(me).filter(is_node).flat_map(|other| both(me, other)).collect()
+            }
+            Cut::Mute(target) => {
+                let me = node(target)?;
+                others(me).map(|other| (me, other)).collect()
+            }
+            Cut::Deaf(target) => {
+                let me = node(target)?;
+                others(me).map(|other| (other, me)).collect()
+            }
+            Cut::Split(mask) => {
+                let side = |at: usize| mask >> (at % 64) & 1;
+                let mut blocked = Blocked::new();
+                for (a, one) in places.iter().enumerate() {
+                    for (b, other) in places.iter().enumerate() {
+                        let clients = *one == Place::Clients || *other == Place::Clients;
+                        if side(a) != side(b) && !clients {
+                            blocked.insert((*one, *other));
+                        }
+                    }
+                }
+                blocked
+            }
+            Cut::OperatorFromApi(which) => both(operator(which), Place::Api).into_iter().collect(),
+            Cut::OperatorFromNodes(which) => {
+                let me = operator(which);
+                others(me).filter(is_node).flat_map(|other| both(me, other)).collect()
+            }
+        })
+    }
+
+    // --- wishes ---
+
+    fn wish(&mut self, wish: Wish) -> bool {
+        let found = match wish {
+            Wish::Switchover(target) | Wish::Reseed(target) | Wish::Fence(target, _) => match self.find(target) {
+                Some(node) => Some(node_name(node)),
+                None => return false,
+            },
+            _ => None,
+        };
+        let resource = &mut self.api.objects.resource;
+        match (wish, found) {
+            (Wish::Switchover(_), name) => resource.requests.switchover = name,
+            (Wish::Reseed(_), name) => resource.requests.reseed = name,
+            (Wish::Fence(_, span), Some(name)) => {
+                resource.requests.fence.insert(name.clone());
+                let node = crate::world::node_id(&name);
+                self.schedule(span, Event::Heal(Heal::Unfence { node }));
+            }
+            (Wish::Instances(count), _) => {
+                resource.spec.instances = count;
+                if count > 1 {
+                    let most = count - 1;
+                    let replication = &mut resource.spec.replication;
+                    replication.sync_followers = replication.sync_followers.min(most);
+                    replication.min_sync_followers = replication.min_sync_followers.min(replication.sync_followers);
+                }
+            }
+            (Wish::Mode(mode), _) => resource.spec.replication.mode = mode,
+            (Wish::SyncSet(set), _) => resource.spec.replication.sync_set = set,
+            (Wish::WhenUnavailable(when), _) => resource.spec.replication.when_unavailable = when,
+            (Wish::Format(format), _) => resource.spec.replication.log_format = format,
+            (Wish::Maintenance(span), _) => {
+                resource.spec.maintenance.active = true;
+                self.schedule(span, Event::Heal(Heal::Maintenance));
+            }
+            (Wish::Paused(span), _) => {
+                resource.spec.paused = true;
+                self.schedule(span, Event::Heal(Heal::Unpause));
+            }
+            (Wish::Hibernate(span), _) => {
+                resource.spec.hibernated = true;
+                self.schedule(span, Event::Heal(Heal::WakeUp));
+            }
+            (Wish::Upgrade, _) => return false,
+            (Wish::Fence(..), None) => return false,
+        }
+        self.wrote_spec();
+        true
+    }
+
+    fn wrote_spec(&mut self) {
+        self.api.objects.resource.generation += 1;
+        self.wrote_resource();
+    }
+
+    // --- ends ---
+
+    pub(crate) fn heal(&mut self, heal: Heal) {
+        match heal {
+            Heal::Partition(id) => self.cuts.retain(|(held, _)| *held != id),
+            Heal::Resume { node, boot } => {
+                if self.process(node).is_some_and(|process| process.boot.0 == boot) {
+                    self.resume(node);
+                }
+            }
+            Heal::Disk { node } => {
+                let place = self.place(node);
+                (place.slow, place.stuck) = (false, false);
+                if let Some(volume) = &mut place.volume {
+                    volume.full = false;
+                }
+            }
+            Heal::HostUp { node } => self.place(node).host_down = false,
+            Heal::Operator { operator } => {
+                if self.operators.get(operator).is_some_and(|me| me.life == 0) {
+                    self.start_operator(operator);
+                }
+            }
+            Heal::ResumeOperator { operator } => self.resume_operator(operator),
+            Heal::Api => self.api.down = false,
+            Heal::Orphan { node, boot } => {
+                if self.process(node).is_some_and(|process| process.boot.0 == boot) {
+                    self.end_process(node, "is ended at last, without its pod");
+                }
+            }
+            Heal::Unfence { node } => {
+                self.api.objects.resource.requests.fence.remove(&node_name(node));
+                self.wrote_resource();
+            }
+            Heal::Maintenance => {
+                self.api.objects.resource.spec.maintenance.active = false;
+                self.wrote_spec();
+            }
+            Heal::Unpause => {
+                self.api.objects.resource.spec.paused = false;
+                self.wrote_spec();
+            }
+            Heal::WakeUp => {
+                self.api.objects.resource.spec.hibernated = false;
+                self.wrote_spec();
+            }
+        }
+    }
+
+    /// Every fault ends: from here on the cluster must find its way back.
+    pub(crate) fn calm_down(&mut self) {
+        self.tell(|| "*** all faults end".to_owned());
+        self.calm = true;
+        self.cuts.clear();
+        self.api.down = false;
+        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+            self.heal(Heal::Disk { node });
+            self.heal(Heal::HostUp { node });
+            self.resume(node);
+            if let Some(process) = self.process(node) {
+                process.dies_after = None;
+                process.fails_flush = false;
+            }
+        }
+        for operator in 0..self.operators.len() {
+            self.operators[operator].dies_after = None;
+            self.resume_operator(operator);
+            self.heal(Heal::Operator { operator });
+        }
+        let spec = &mut self.api.objects.resource.spec;
+        (spec.paused, spec.hibernated, spec.maintenance.active) = (false, false, false);
+        if spec.replication.mode == Mode::Async && spec.failover.data_loss.is_some() {
+            spec.failover.data_loss = None;
+        }
+        self.api.objects.resource.requests.fence.clear();
+        self.wrote_spec();
+        self.schedule(SECOND, Event::Heal(Heal::Api));
+    }
+}

@@ -1,0 +1,448 @@
+//! A simulated node: the real replication core over a simulated disk and database, driven as the driver of `rdb-node` does
+//! it, in the same order.
+//!
+//! | module | the driver's |
+//! | --- | --- |
+//! | this | `core`, `outputs`: steps, and carrying out what the core orders |
+//! | [`boot`] | `boot`: what the disk is good for; new incarnations |
+//! | [`worker`] | `worker`, `group`: groups as leader, committed records as follower |
+//! | [`serve`] | `reads`, `service`: requests of clients and operators |
+//! | [`seeding`] | `seeding`, `seed_server`: base copies |
+//! | [`peers`] | `peers`: connections |
+//! | [`status`] | `report`, `tasks`: status lines, ticks, housekeeping |
+
+pub mod boot;
+pub mod peers;
+pub mod seeding;
+pub mod serve;
+pub mod status;
+pub mod worker;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rdb_protocol::status::{DivergenceReport, Problem};
+use rdb_protocol::{Incarnation, Index, Member, Position};
+use rdb_replication::{Input, LogView, Output, Replica, RoleChange, RoleView, Side, Time, Token};
+
+use crate::event::{At, ConnId, Event, NodeEvent, NodeId};
+use crate::world::World;
+
+/// A node's process; gone when it ends.
+#[derive(Debug)]
+pub struct Process {
+    pub boot: Incarnation,
+    pub version: u64,
+    /// `None`: no cluster yet.
+    pub core: Option<Replica>,
+    /// Grows whenever `core` is replaced.
+    pub generation: u64,
+    links: BTreeMap<Member, (Side, ConnId)>,
+    calls: BTreeMap<Token, (usize, u64, u64)>,
+    next_token: u64,
+    problems: BTreeMap<&'static str, Problem>,
+    given_up: bool,
+    /// Visible in the database, or without effect on it.
+    pub applied: Index,
+    pub paused: bool,
+    /// What came in while it was paused.
+    backlog: Vec<NodeEvent>,
+    dial: Option<Member>,
+    dial_order: u64,
+    worker: worker::Worker,
+    seeding: seeding::Seeding,
+    /// By operator: its life and the number of its stream.
+    watchers: BTreeMap<usize, (u64, u64)>,
+    report_due: bool,
+    hybrid: u64,
+    /// When the log last grew.
+    growth: (Index, u64),
+    reported_at: At,
+    /// It is killed after so many more outputs.
+    pub dies_after: Option<u64>,
+    pub fails_flush: bool,
+    was_open: bool,
+}
+
+/// What is left to do after a step.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    refused: bool,
+    no_room_for: Option<Index>,
+}
+
+/// After one output.
+enum Next {
+    Go,
+    /// The rest of the step is dropped.
+    NoRoom(Index),
+    /// The process has ended.
+    Ended,
+}
+
+impl World {
+    /// CLOCK_BOOTTIME of this node's machine.
+    pub(crate) fn node_time(&self, node: NodeId) -> Time {
+        let rate = self.nodes.get(&node).map_or(1_000_000, |node| node.rate);
+        Time(crate::event::SECOND * 1000 + (u128::from(self.now) * u128::from(rate) / 1_000_000) as u64)
+    }
+
+    pub(crate) fn process(&mut self, node: NodeId) -> Option<&mut Process> {
+        self.nodes.get_mut(&node)?.process.as_mut()
+    }
+
+    pub(crate) fn node_later(&mut self, node: NodeId, delay: At, event: NodeEvent) {
+        let Some(boot) = self.process(node).map(|process| process.boot.0) else { return };
+        self.schedule(delay, Event::Node { node, boot, event });
+    }
+
+    pub(crate) fn node_event(&mut self, node: NodeId, boot: u64, event: NodeEvent) {
+        let Some(process) = self.process(node) else { return self.nobody_there(event) };
+        if boot != 0 && process.boot.0 != boot {
+            return;
+        }
+        if process.paused {
+            process.backlog.push(event);
+            return;
+        }
+        self.trace.fold(node as u64);
+        match event {
+            NodeEvent::Tick => self.tick(node),
+            NodeEvent::Housekeeping => self.housekeeping(node),
+            NodeEvent::Flushed { generation, upto } => self.flushed(node, generation, upto),
+            NodeEvent::Fetch { generation, to, prev, max_bytes } => {
+                self.fetch(node, generation, to, prev, max_bytes);
+            }
+            NodeEvent::Work => self.work(node),
+            NodeEvent::Dial { order } => self.dial(node, order),
+            NodeEvent::Accept { conn } => self.accept(node, conn),
+            NodeEvent::Connected { conn } => self.connected(node, conn),
+            NodeEvent::Message { conn, message } => self.message(node, conn, *message),
+            NodeEvent::Broken { conn } => self.broken(node, conn),
+            NodeEvent::Admin { operator, life, id, call } => self.admin(node, (operator, life, id), *call),
+            NodeEvent::LeaseAnswer(answer) => self.lease_answer(node, answer),
+            NodeEvent::Request { client, request } => self.request(node, client, *request),
+            NodeEvent::Confirm { client, request, reply } => self.confirm(node, client, &request, *reply),
+            NodeEvent::SeedBegin { generation } => self.seed_begin(node, generation),
+            NodeEvent::SeedFetch => self.seed_fetch(node),
+            NodeEvent::SeedServe { from, from_boot, attempt } => self.seed_serve(node, from, from_boot, attempt),
+            NodeEvent::SeedCopied { attempt, copy } => self.seed_copied(node, attempt, *copy),
+            NodeEvent::Report => self.report(node),
+            NodeEvent::Watch { operator, life, stream } => self.watch(node, operator, life, stream),
+        }
+    }
+
+    /// Connections are refused at once; the machine says so.
+    fn nobody_there(&mut self, event: NodeEvent) {
+        match event {
+            NodeEvent::Admin { operator, life, id, .. } => self.call_failed(operator, life, id),
+            NodeEvent::Request { client, request } => self.refuse_client(client, request.attempt),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn resume(&mut self, node: NodeId) {
+        let Some(process) = self.process(node).filter(|process| process.paused) else { return };
+        process.paused = false;
+        let boot = process.boot.0;
+        for event in std::mem::take(&mut process.backlog) {
+            self.schedule(0, Event::Node { node, boot, event });
+        }
+    }
+
+    // --- the core ---
+
+    /// Gives an input and carries out what it leads to.
+    pub(crate) fn step(&mut self, node: NodeId, input: Input) -> Effects {
+        let now = self.node_time(node);
+        let mut effects = Effects::default();
+        let mut outputs = std::mem::take(&mut self.scratch);
+        let mut input = Some(input);
+        while let Some(next) = input.take() {
+            let Some(place) = self.nodes.get_mut(&node) else { break };
+            let (Some(process), Some(volume)) = (&mut place.process, &place.volume) else { break };
+            let Some(core) = &mut process.core else { break };
+            core.step_into(now, next, &volume.log, &mut outputs);
+            for output in outputs.drain(..) {
+                match self.carry_out(node, output, &mut effects) {
+                    Next::Go => {}
+                    Next::NoRoom(index) => {
+                        effects.no_room_for.get_or_insert(index);
+                        input = Some(Input::AppendRefused);
+                        break;
+                    }
+                    Next::Ended => {
+                        input = None;
+                        break;
+                    }
+                }
+            }
+            outputs.clear();
+        }
+        self.scratch = outputs;
+        self.checks_after_step(node);
+        effects
+    }
+
+    fn dies_now(&mut self, node: NodeId) -> bool {
+        let Some(process) = self.process(node) else { return true };
+        match &mut process.dies_after {
+            Some(0) => {
+                self.hit("step: process died between two outputs");
+                self.end_process(node, "is killed between two outputs");
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn carry_out(&mut self, node: NodeId, output: Output, effects: &mut Effects) -> Next {
+        if self.dies_now(node) {
+            return Next::Ended;
+        }
+        self.trace.fold(output_tag(&output));
+        let Some(place) = self.nodes.get_mut(&node) else { return Next::Ended };
+        let (Some(process), Some(volume)) = (&mut place.process, &mut place.volume) else { return Next::Ended };
+        let Some(control) = &mut volume.control else { return Next::Ended };
+        match output {
+            Output::PersistControl(persistent) => {
+                let member = control.core.member.clone();
+                control.core = *persistent;
+                control.core.member = member;
+                process.report_due = true;
+            }
+            Output::Append(entry) => {
+                if volume.full {
+                    self.hit("step: no room for a record");
+                    return Next::NoRoom(entry.position.index);
+                }
+                process.hybrid = process.hybrid.max(entry.timestamp());
+                volume.log.append(entry);
+            }
+            Output::ArchiveTail { from } => {
+                let applied = process.applied;
+                let report = divergence(control, &volume.log, from, applied);
+                control.divergences.push(report);
+                self.hit("step: divergent tail archived");
+            }
+            Output::Truncate { after } => {
+                volume.log.truncate_after(after);
+                self.hit("step: tail cut");
+                self.tell(|| format!("db-{node} cuts its log after {after}"));
+            }
+            Output::Sync => {
+                let (generation, upto) = (process.generation, volume.log.last());
+                self.begin_flush(node, generation, upto);
+            }
+            Output::Send { to, message } => {
+                if let Some((side, conn)) = process.links.get(&to) {
+                    let side = usize::from(*side == Side::Accepted);
+                    let conn = *conn;
+                    self.send(conn, side, message);
+                }
+            }
+            Output::Fetch { to, prev, max_bytes } => {
+                let event = NodeEvent::Fetch { generation: process.generation, to, prev, max_bytes };
+                let delay = self.rng.skewed(10, 2000);
+                self.node_later(node, delay, event);
+            }
+            Output::Committed { index } => self.committed(node, index),
+            Output::ProposalRefused { .. } => effects.refused = true,
+            Output::AdminReply { token, reply } => {
+                process.report_due = true;
+                if let Some(caller) = process.calls.remove(&token) {
+                    self.answer_call(node, caller, reply);
+                }
+            }
+            Output::Became(change) => self.became(node, change),
+            Output::Dial { leader } => self.aim(node, Some(leader)),
+            Output::Hangup => self.aim(node, None),
+            Output::Disconnect { member } => {
+                if let Some((side, conn)) = process.links.get(&member).copied() {
+                    self.close_link(node, &member, side, conn);
+                }
+            }
+            Output::SeedNeeded { leader: _, reason } => {
+                process.given_up = true;
+                process.report_due = true;
+                let event = NodeEvent::SeedBegin { generation: process.generation };
+                self.hit(match reason {
+                    rdb_replication::SeedReason::Behind { .. } => "step: seed needed, log too old",
+                    rdb_replication::SeedReason::PartsBelowBase => "step: seed needed, parts below the base",
+                    rdb_replication::SeedReason::LostByPermission { .. } => "step: seed needed, lost by permission",
+                });
+                self.tell(|| format!("db-{node} needs a base copy: {reason:?}"));
+                self.node_later(node, 100, event);
+            }
+            Output::Halt { code, reason } => {
+                process.problem(code.as_str(), reason.clone());
+                self.checks.halted(node, &reason);
+                self.tell(|| format!("db-{node} halts: {reason}"));
+            }
+        }
+        Next::Go
+    }
+
+    fn committed(&mut self, node: NodeId, index: Index) {
+        let Some(place) = self.nodes.get_mut(&node) else { return };
+        let (Some(process), Some(volume)) = (&mut place.process, &place.volume) else { return };
+        let Some(core) = &process.core else { return };
+        self.checks.committed_by(core, &volume.log, index);
+        self.trace.fold(index.0);
+        if core.config().is_some_and(|config| config.next.is_some() || core.settled().is_some()) {
+            process.report_due = true;
+        }
+        self.wake_worker(node);
+    }
+
+    fn became(&mut self, node: NodeId, change: RoleChange) {
+        let Some(place) = self.nodes.get_mut(&node) else { return };
+        let (Some(process), Some(volume)) = (&mut place.process, &place.volume) else { return };
+        process.report_due = true;
+        if let (RoleChange::Opened { .. }, Some(core)) = (&change, &process.core) {
+            let status = &self.api.objects.resource.status;
+            self.checks.opened(core, &volume.log, status, self.now);
+        }
+        let open = process.core.as_ref().is_some_and(Replica::is_open);
+        let was_open = std::mem::replace(&mut process.was_open, open);
+        self.hit(match change {
+            RoleChange::Follower { .. } if was_open => "step: open leader stepped down",
+            RoleChange::Follower { .. } => "step: follower",
+            RoleChange::Leader { .. } => "step: promoted",
+            RoleChange::Opened { .. } => "step: opened",
+            RoleChange::WritesStopped => "step: writes stopped",
+            RoleChange::WritesResumed => "step: writes resumed",
+        });
+        self.tell(|| format!("db-{node} becomes {change:?}"));
+        self.wake_worker(node);
+    }
+
+    fn begin_flush(&mut self, node: NodeId, generation: u64, upto: Position) {
+        let (slow, stuck) = self.nodes.get(&node).map_or((false, false), |place| (place.slow, place.stuck));
+        let (low, high) = self.profile.flush;
+        let mut delay = self.rng.skewed(low, high);
+        if slow {
+            delay += self.rng.skewed(10_000, 2_000_000);
+        }
+        if stuck {
+            // As long as the fault lasts: looked at again when the flush would be done.
+            delay += 500_000;
+        }
+        self.node_later(node, delay, NodeEvent::Flushed { generation, upto });
+    }
+
+    fn flushed(&mut self, node: NodeId, generation: u64, upto: Position) {
+        if self.nodes.get(&node).is_some_and(|place| place.stuck) {
+            return self.begin_flush(node, generation, upto);
+        }
+        let Some(process) = self.process(node) else { return };
+        if process.generation != generation {
+            return;
+        }
+        if process.fails_flush {
+            self.hit("step: a failed flush ended the process");
+            return self.end_process(node, "ends: a flush failed");
+        }
+        if let Some(volume) = self.nodes.get_mut(&node).and_then(|place| place.volume.as_mut()) {
+            volume.log.flush_to(upto);
+        }
+        self.step(node, Input::Persisted { upto });
+    }
+
+    fn fetch(&mut self, node: NodeId, generation: u64, to: Member, prev: Position, max_bytes: u64) {
+        let Some(place) = self.nodes.get(&node) else { return };
+        let (Some(process), Some(volume)) = (&place.process, &place.volume) else { return };
+        if process.generation == generation {
+            // Small reads, so that catching up takes several.
+            let entries = volume.log.read(prev, max_bytes.min(16 << 10));
+            self.step(node, Input::Fetched { to, prev, entries });
+        }
+    }
+
+    /// A record's timestamp: the wall clock, counting on where it stands still.
+    pub(crate) fn timestamp(&mut self, node: NodeId) -> u64 {
+        let wall = (1_700_000_000_000 + self.now / 1000) << 16;
+        match self.process(node) {
+            Some(process) => {
+                process.hybrid = wall.max(process.hybrid + 1);
+                process.hybrid
+            }
+            None => wall,
+        }
+    }
+
+    fn checks_after_step(&mut self, node: NodeId) {
+        if let Some(process) = self.nodes.get(&node).and_then(|place| place.process.as_ref())
+            && let Some(core) = &process.core
+            && (core.role() == RoleView::Opening || core.is_open())
+        {
+            self.checks.leads(core, process.boot);
+        }
+        if self.process(node).is_some_and(|process| std::mem::take(&mut process.report_due)) {
+            self.node_later(node, 500, NodeEvent::Report);
+        }
+    }
+}
+
+impl Process {
+    pub(crate) fn problem(&mut self, code: &'static str, message: String) {
+        self.problems.insert(code, Problem { code: code.to_owned(), message });
+        self.report_due = true;
+    }
+
+    pub(crate) fn forget_watcher(&mut self, operator: usize) {
+        self.watchers.remove(&operator);
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.core.as_ref().is_some_and(Replica::is_open)
+    }
+}
+
+/// What a cut tail is reported as.
+fn divergence(
+    control: &crate::disk::Control,
+    log: &crate::disk::SimLog,
+    from: Position,
+    applied: Index,
+) -> DivergenceReport {
+    let to = log.last();
+    // Without follower copies whatever was flushed may have been acknowledged; the hint on disk lags behind.
+    let alone = control.core.config.as_ref().is_some_and(|pair| pair.standing().any(|config| config.acks == 0));
+    let acknowledged = if alone { to.index } else { control.core.acknowledged.min(to.index) };
+    DivergenceReport {
+        archive: format!("{}-{}", to.epoch, to.index),
+        incarnation: control.core.member.incarnation,
+        acknowledged,
+        from,
+        to,
+        complete: applied <= from.index,
+    }
+}
+
+fn output_tag(output: &Output) -> u64 {
+    match output {
+        Output::PersistControl(_) => 1,
+        Output::Append(entry) => entry.position.chain.0,
+        Output::ArchiveTail { .. } => 3,
+        Output::Truncate { after } => after.0,
+        Output::Sync => 5,
+        Output::Send { .. } => 6,
+        Output::Fetch { .. } => 7,
+        Output::Committed { index } => index.0,
+        Output::ProposalRefused { .. } => 9,
+        Output::AdminReply { .. } => 10,
+        Output::Became(_) => 11,
+        Output::Dial { .. } => 12,
+        Output::Hangup => 13,
+        Output::Disconnect { .. } => 14,
+        Output::SeedNeeded { .. } => 15,
+        Output::Halt { .. } => 16,
+    }
+}
+
+/// A queue of clients' writes.
+pub(crate) type Jobs = VecDeque<worker::Job>;

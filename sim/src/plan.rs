@@ -1,0 +1,259 @@
+//! What will be done to a world, and when: faults, and the wishes of the people who own the cluster. The plan is drawn from
+//! the seed before the run, so that it can be shortened.
+
+use rdb_protocol::settings::{LogFormat, Mode, SyncSet, WhenUnavailable};
+
+use crate::event::{At, MS, SECOND};
+use crate::rng::Rng;
+
+/// Whom a fault hits, found when it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    Leader,
+    /// The n-th of those who do not lead.
+    Follower(u64),
+    /// The n-th of all.
+    Any(u64),
+}
+
+/// How the network is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// One node from everybody.
+    Isolated(Target),
+    /// One node from the operators only.
+    Unobserved(Target),
+    /// One node from the other nodes only.
+    Unpeered(Target),
+    /// What one node sends is lost, what it is sent arrives; the other way round.
+    Mute(Target),
+    Deaf(Target),
+    /// Two halves, each with one operator.
+    Split(u64),
+    /// One operator from the API server; from all nodes.
+    OperatorFromApi(u64),
+    OperatorFromNodes(u64),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// `kill -9`: the page cache stays.
+    Crash(Target),
+    /// After so many more outputs of the core.
+    CrashWithin(Target, u64),
+    /// The machine: what was not flushed is gone, and it is away for a while.
+    PowerLoss(Target, At),
+    /// Every node at once.
+    AllDown(At),
+    Pause(Target, At),
+    Cut(Cut, At),
+    SlowDisk(Target, At),
+    StuckDisk(Target, At),
+    FullDisk(Target, At),
+    /// The next flush fails.
+    FlushError(Target),
+    /// Found at the next start of the process, which follows.
+    DamageLog(Target),
+    DamageDatabase(Target),
+    /// Its claim is deleted and made again, empty.
+    LoseVolume(Target),
+    /// Its claim is made again from an older snapshot.
+    RollBack(Target),
+    DeletePod(Target),
+    /// The pod object goes at once, the process lives on for a while.
+    ForceDeletePod(Target),
+    OperatorCrash(u64, At),
+    /// After so many more actions.
+    OperatorCrashWithin(u64, u64),
+    OperatorPause(u64, At),
+    ApiOutage(At),
+    /// The resource as it was some backups ago.
+    ApiRestore(u64),
+    TakeSnapshot(Target),
+    Wish(Wish),
+}
+
+/// What people ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Switchover(Target),
+    Reseed(Target),
+    Instances(u32),
+    Mode(Mode),
+    SyncSet(SyncSet),
+    WhenUnavailable(WhenUnavailable),
+    Format(LogFormat),
+    Maintenance(At),
+    Paused(At),
+    Fence(Target, At),
+    Hibernate(At),
+    Upgrade,
+}
+
+impl Fault {
+    /// The counter of the summary.
+    pub fn scenario(&self) -> &'static str {
+        match self {
+            Fault::Crash(_) => "fault: process killed",
+            Fault::CrashWithin(..) => "fault: process killed between two outputs",
+            Fault::PowerLoss(..) => "fault: power lost",
+            Fault::AllDown(_) => "fault: power lost everywhere",
+            Fault::Pause(..) => "fault: process paused",
+            Fault::Cut(cut, _) => match cut {
+                Cut::Isolated(_) => "fault: node cut off",
+                Cut::Unobserved(_) => "fault: node cut off from the operators",
+                Cut::Unpeered(_) => "fault: node cut off from its peers",
+                Cut::Mute(_) => "fault: node not heard",
+                Cut::Deaf(_) => "fault: node hears nothing",
+                Cut::Split(_) => "fault: network split",
+                Cut::OperatorFromApi(_) => "fault: operator cut off from the API",
+                Cut::OperatorFromNodes(_) => "fault: operator cut off from the nodes",
+            },
+            Fault::SlowDisk(..) => "fault: slow disk",
+            Fault::StuckDisk(..) => "fault: stuck disk",
+            Fault::FullDisk(..) => "fault: full disk",
+            Fault::FlushError(_) => "fault: flush fails",
+            Fault::DamageLog(_) => "fault: log damaged",
+            Fault::DamageDatabase(_) => "fault: database damaged",
+            Fault::LoseVolume(_) => "fault: volume lost",
+            Fault::RollBack(_) => "fault: volume rolled back",
+            Fault::DeletePod(_) => "fault: pod deleted",
+            Fault::ForceDeletePod(_) => "fault: pod deleted by force",
+            Fault::OperatorCrash(..) => "fault: operator killed",
+            Fault::OperatorCrashWithin(..) => "fault: operator killed between two actions",
+            Fault::OperatorPause(..) => "fault: operator paused",
+            Fault::ApiOutage(_) => "fault: API server down",
+            Fault::ApiRestore(_) => "fault: API server restored from a backup",
+            Fault::TakeSnapshot(_) => "wish: snapshot taken",
+            Fault::Wish(wish) => match wish {
+                Wish::Switchover(_) => "wish: switchover",
+                Wish::Reseed(_) => "wish: re-seed",
+                Wish::Instances(_) => "wish: scaling",
+                Wish::Mode(_) => "wish: mode",
+                Wish::SyncSet(_) => "wish: sync set",
+                Wish::WhenUnavailable(_) => "wish: when unavailable",
+                Wish::Format(_) => "wish: log format",
+                Wish::Maintenance(_) => "wish: maintenance",
+                Wish::Paused(_) => "wish: paused",
+                Wish::Fence(..) => "wish: instance stopped",
+                Wish::Hibernate(_) => "wish: hibernation",
+                Wish::Upgrade => "wish: rolling upgrade",
+            },
+        }
+    }
+}
+
+fn target(rng: &mut Rng) -> Target {
+    match rng.below(10) {
+        0..=4 => Target::Leader,
+        5..=7 => Target::Follower(rng.below(4)),
+        _ => Target::Any(rng.below(5)),
+    }
+}
+
+/// From a moment to about half a minute.
+fn span(rng: &mut Rng) -> At {
+    rng.skewed(20 * MS, 30 * SECOND)
+}
+
+fn cut(rng: &mut Rng) -> Cut {
+    let whom = target(rng);
+    match rng.below(9) {
+        0 | 1 => Cut::Isolated(whom),
+        2 => Cut::Unobserved(whom),
+        3 => Cut::Unpeered(whom),
+        4 => Cut::Mute(whom),
+        5 => Cut::Deaf(whom),
+        6 => Cut::Split(rng.word()),
+        7 => Cut::OperatorFromApi(rng.below(2)),
+        _ => Cut::OperatorFromNodes(rng.below(2)),
+    }
+}
+
+fn wish(rng: &mut Rng) -> Wish {
+    match rng.below(24) {
+        0..=6 => Wish::Switchover(Target::Follower(rng.below(4))),
+        7 => Wish::Reseed(Target::Follower(rng.below(4))),
+        8..=10 => Wish::Instances(rng.between(1, 5) as u32),
+        11..=14 => Wish::Mode([Mode::Async, Mode::SemiSync, Mode::Sync][rng.below(3) as usize]),
+        15 => Wish::SyncSet([SyncSet::All, SyncSet::One][rng.below(2) as usize]),
+        16 => Wish::WhenUnavailable([WhenUnavailable::Block, WhenUnavailable::Degrade][rng.below(2) as usize]),
+        17 => Wish::Format([LogFormat::Page, LogFormat::Statement, LogFormat::Logical][rng.below(3) as usize]),
+        18 => Wish::Maintenance(span(rng)),
+        19 => Wish::Paused(span(rng)),
+        20 => Wish::Fence(target(rng), span(rng)),
+        21 => Wish::Hibernate(rng.between(SECOND, 10 * SECOND)),
+        _ => Wish::Upgrade,
+    }
+}
+
+/// Which kinds of faults this seed has: each seed a few, so that they meet in many different company.
+pub fn draw(rng: &mut Rng, until: At) -> Vec<(At, Fault)> {
+    let weights: Vec<u64> = (0..KINDS).map(|_| if rng.chance(350) { rng.between(1, 8) } else { 0 }).collect();
+    let total: u64 = weights.iter().sum();
+    if total == 0 {
+        return Vec::new();
+    }
+    let pause = rng.between(2 * SECOND, 12 * SECOND);
+    let mut plan = Vec::new();
+    let mut at = rng.between(0, 10 * SECOND);
+    while at < until {
+        let mut left = rng.below(total);
+        let kind = weights.iter().position(|weight| {
+            let here = left < *weight;
+            left = left.saturating_sub(*weight);
+            here
+        });
+        plan.push((at, fault(rng, kind.unwrap_or(0))));
+        // Faults come in bursts: what goes wrong in the middle of something else is what finds bugs.
+        at += if rng.chance(400) { rng.skewed(MS, 2 * SECOND) } else { rng.between(pause / 4, pause * 2) };
+    }
+    plan
+}
+
+const KINDS: usize = 20;
+
+fn fault(rng: &mut Rng, kind: usize) -> Fault {
+    let whom = target(rng);
+    match kind {
+        0 => Fault::Crash(whom),
+        1 => Fault::CrashWithin(whom, rng.below(20)),
+        2 => Fault::PowerLoss(whom, span(rng)),
+        3 => Fault::Pause(whom, span(rng)),
+        4..=6 => {
+            let cut = cut(rng);
+            Fault::Cut(cut, span(rng))
+        }
+        7 => match rng.below(3) {
+            0 => Fault::StuckDisk(whom, span(rng)),
+            _ => Fault::SlowDisk(whom, span(rng)),
+        },
+        8 => match rng.below(2) {
+            0 => Fault::FullDisk(whom, span(rng)),
+            _ => Fault::FlushError(whom),
+        },
+        9 => match rng.below(2) {
+            0 => Fault::DamageLog(whom),
+            _ => Fault::DamageDatabase(whom),
+        },
+        10 => match rng.below(3) {
+            0 => Fault::LoseVolume(whom),
+            1 => Fault::RollBack(whom),
+            _ => Fault::TakeSnapshot(whom),
+        },
+        11 => match rng.below(2) {
+            0 => Fault::DeletePod(whom),
+            _ => Fault::ForceDeletePod(whom),
+        },
+        12 => Fault::OperatorCrash(rng.below(2), rng.skewed(10 * MS, 10 * SECOND)),
+        13 => Fault::OperatorCrashWithin(rng.below(2), rng.below(30)),
+        14 => Fault::OperatorPause(rng.below(2), span(rng)),
+        15 => match rng.below(5) {
+            0 => Fault::ApiRestore(rng.below(6)),
+            _ => Fault::ApiOutage(span(rng)),
+        },
+        16 if rng.chance(300) => Fault::AllDown(rng.between(100 * MS, 5 * SECOND)),
+        16 => Fault::Crash(whom),
+        _ => Fault::Wish(wish(rng)),
+    }
+}

@@ -1,0 +1,98 @@
+//! What kind of world a seed is: its spec, its speeds, how much goes wrong by chance, and its plan.
+
+use rdb_control::ClusterSpec;
+use rdb_control::spec::{DataLoss, Span};
+use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
+
+use crate::event::{At, MS, SECOND};
+use crate::plan::{Fault, draw};
+use crate::rng::{PerMille, Rng};
+
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub seed: u64,
+    pub spec: ClusterSpec,
+    pub operators: usize,
+    pub clients: usize,
+    /// Between two operations of a client.
+    pub think: (At, At),
+    /// One-way delay of messages.
+    pub delay: (At, At),
+    pub loss: PerMille,
+    pub duplicates: PerMille,
+    pub reorder: PerMille,
+    /// Of a flush.
+    pub flush: (At, At),
+    /// Rates of the clocks differ by up to this many parts of a thousand each way.
+    pub drift: u64,
+    /// Records that a log keeps beyond what is needed.
+    pub retention: usize,
+    /// The fault phase ends here.
+    pub calm_at: At,
+    pub plan: Vec<(At, Fault)>,
+}
+
+/// Rule 16 allows for clocks whose rates differ by 10 %: 1.04 / 0.96 is 8.3 %.
+const MAX_DRIFT: u64 = 40;
+
+impl Profile {
+    pub fn of(seed: u64) -> Profile {
+        let mut rng = Rng::new(seed, 1);
+        // About a tenth of the seeds have no faults at all.
+        let quiet = rng.below(10) == 0;
+        let calm_at = rng.between(30, 150) * SECOND;
+        let spec = spec(&mut rng);
+        let rough = !quiet && rng.chance(400);
+        let mut noise = |most: u64| if rough { rng.skewed(0, most) } else { 0 };
+        let (loss, duplicates, reorder) = (noise(60), noise(100), noise(100));
+        let slow = rng.chance(150);
+        let mut profile = Profile {
+            seed,
+            spec,
+            operators: if rng.chance(700) { 2 } else { 1 },
+            clients: rng.between(1, 5) as usize,
+            think: if rng.chance(300) { (5 * MS, 100 * MS) } else { (100 * MS, 2 * SECOND) },
+            delay: if slow { (5 * MS, 120 * MS) } else { (100, 2 * MS) },
+            loss,
+            duplicates,
+            reorder,
+            flush: if rng.chance(200) { (MS, 60 * MS) } else { (100, 3 * MS) },
+            drift: if rng.chance(500) { MAX_DRIFT } else { 0 },
+            retention: if rng.chance(300) { rng.between(5, 40) as usize } else { 2000 },
+            calm_at,
+            plan: Vec::new(),
+        };
+        if !quiet {
+            profile.plan = draw(&mut rng, calm_at);
+        }
+        profile
+    }
+}
+
+fn spec(rng: &mut Rng) -> ClusterSpec {
+    let mut spec = ClusterSpec { instances: [3, 3, 3, 3, 2, 4, 5, 1][rng.below(8) as usize], ..ClusterSpec::default() };
+    let replication = &mut spec.replication;
+    replication.mode = [Mode::SemiSync, Mode::SemiSync, Mode::SemiSync, Mode::Sync, Mode::Async][rng.below(5) as usize];
+    if spec.instances > 3 && rng.chance(400) {
+        replication.sync_followers = 2;
+    }
+    if rng.chance(200) {
+        replication.sync_set = SyncSet::One;
+    }
+    if rng.chance(350) {
+        replication.when_unavailable = WhenUnavailable::Degrade;
+        replication.min_sync_followers = rng.below(2) as u32;
+    }
+    replication.sync_timeout = Span::from_secs(rng.between(1, 10));
+    let failover = &mut spec.failover;
+    let heartbeat = [100, 250, 250, 500, 1000][rng.below(5) as usize];
+    failover.heartbeat_interval = Span::from_millis(heartbeat);
+    failover.lease_duration = Span::from_millis(heartbeat * rng.between(4, 8));
+    failover.detection_timeout = Span::from_millis(failover.lease_duration.millis() + rng.between(1, 20) * 500);
+    failover.progress_timeout = Span::from_secs(rng.between(1, 10));
+    failover.cooldown = Span::from_secs([0, 0, 1, 10][rng.below(4) as usize]);
+    if rng.chance(100) {
+        failover.data_loss = Some([DataLoss::Allow, DataLoss::Refuse][rng.below(2) as usize]);
+    }
+    spec
+}
