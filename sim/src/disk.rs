@@ -80,6 +80,13 @@ impl Volume {
         Volume { id, control: None, log, db: None, checkpointed: None, seed_from: None, full: false }
     }
 
+    /// Are this member's data here, and whole?
+    pub fn holds(&self, member: &Member) -> bool {
+        let mine = self.control.as_ref().is_some_and(|c| c.core.member == *member && c.data == Data::Ready);
+        let on_its_volume = self.control.as_ref().is_some_and(|control| control.volume == self.id);
+        mine && on_its_volume && !self.log.damaged && self.db.as_ref().is_some_and(|db| db.computed() == db.stated)
+    }
+
     /// Another database in the place of the present one, durably.
     pub fn install(&mut self, db: Option<Db>) {
         self.checkpointed.clone_from(&db);

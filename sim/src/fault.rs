@@ -161,8 +161,7 @@ impl World {
         let Some(pair) = &status.config else { return false };
         let whole = |member: &rdb_protocol::Member| {
             self.nodes.values().any(|place| {
-                let control = place.volume.as_ref().and_then(|volume| volume.control.as_ref());
-                control.is_some_and(|c| c.core.member == *member && c.data == crate::disk::Data::Ready)
+                place.volume.as_ref().is_some_and(|volume| volume.holds(member))
             })
         };
         // What one config needs for an election, without this node.

@@ -81,7 +81,6 @@ impl World {
         self.disconnect(node);
         self.start_empty(node);
         self.start_core(node);
-        self.node_later(node, MS, NodeEvent::SeedFetch);
     }
 
     /// Ends every connection: they were made by another incarnation, or for other data.
@@ -94,12 +93,12 @@ impl World {
 
     pub(crate) fn seed_fetch(&mut self, node: NodeId) {
         let (now, attempt) = (self.now, self.fresh_id());
+        self.node_later(node, RETRY, NodeEvent::SeedFetch);
         let wanted = |control: &crate::disk::Control| control.data == Data::Seeding && control.cluster.is_some();
         let volume = self.nodes.get(&node).and_then(|place| place.volume.as_ref());
         if !volume.and_then(|volume| volume.control.as_ref()).is_some_and(wanted) {
             return;
         }
-        self.node_later(node, RETRY, NodeEvent::SeedFetch);
         let Some(place) = self.nodes.get_mut(&node) else { return };
         let (Some(process), Some(volume)) = (&mut place.process, &place.volume) else { return };
         let Some(control) = &volume.control else { return };
