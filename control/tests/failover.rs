@@ -296,6 +296,23 @@ fn async_with_loss_refused_waits_for_the_old_leader() {
     assert_eq!(world.leader(), old);
 }
 
+/// A cluster that wakes up from hibernation, with a first follower that is there a second before the others.
+#[test]
+fn a_port_that_is_still_closed_is_no_reason_to_lose_records_at_a_cold_start() {
+    let mut world = World::steady(|spec| spec.failover.data_loss = Some(DataLoss::Allow));
+    let (old, followers) = (world.leader(), world.followers());
+    world.exit_proof = false;
+    world.nodes.keys().cloned().collect::<Vec<_>>().iter().for_each(|name| world.kill(name));
+    world.replace_operator();
+    world.revive(&followers[0]);
+    world.run_ms(5000);
+    assert!(world.nodes.values().all(|node| !(node.alive && node.is_leader())), "{:#?}", world.status());
+    world.revive(&old);
+    world.revive(&followers[1]);
+    world.run_until("a leader is open", World::settled);
+    assert!(!world.status().last_failover.as_ref().unwrap().lossy);
+}
+
 #[test]
 fn an_async_cold_start_waits_for_the_slower_old_leader() {
     let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);

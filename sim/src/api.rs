@@ -1,7 +1,7 @@
 //! The simulated API server: one resource with its status, and the pods and claims of its instances. Every write gets a new
 //! version; whoever watches gets copies later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rdb_control::observed::Requests;
 use rdb_control::{ClusterSpec, ClusterStatus};
@@ -17,6 +17,8 @@ pub struct Objects {
     pub resource: Resource,
     pub pods: BTreeMap<NodeId, Pod>,
     pub claims: BTreeMap<NodeId, Claim>,
+    /// Instances on machines that are being emptied.
+    pub draining: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Resource {
     pub spec: ClusterSpec,
     pub requests: Requests,
     pub status: ClusterStatus,
+    /// What pods are made from now: grows with every upgrade.
+    pub image: u64,
 }
 
 #[derive(Clone, Debug)]

@@ -154,6 +154,9 @@ pub enum Heal {
     Api,
     /// A process whose pod object was deleted by force ends at last.
     Orphan { node: NodeId, boot: u64 },
+    /// The machine is emptied for good: the pod is evicted. Then it takes pods again.
+    Evict { node: NodeId },
+    Uncordon { node: NodeId },
     Unfence { node: NodeId },
     Maintenance,
     Unpause,

@@ -176,6 +176,7 @@ impl World {
             return false;
         }
         let word = self.rng.word();
+        self.robbed = true;
         self.end_process(node, "is killed, and its disk is damaged");
         let Some(volume) = &mut self.place(node).volume else { return false };
         match fault {
@@ -192,6 +193,7 @@ impl World {
         if !self.may_lose(node) || (from_snapshot && self.api.snapshots.is_empty()) {
             return false;
         }
+        self.robbed = true;
         self.end_process(node, "loses its volume");
         let uid = self.api.uid();
         let mut volume = crate::disk::Volume::empty(uid);
@@ -226,7 +228,13 @@ impl World {
     fn restore_api(&mut self, ago: u64) -> bool {
         let backups = &self.api.backups;
         let Some(at) = backups.len().checked_sub(1 + ago as usize % backups.len().max(1)) else { return false };
-        let old = backups[at].clone();
+        let mut old = backups[at].clone();
+        if ago == 0 {
+            // Somebody made the resource anew, without a status.
+            old.status = Default::default();
+            self.hit("fault: status lost");
+        }
+        self.robbed = true;
         self.checks.restored(&old.status);
         self.api.objects.resource = old;
         self.api.wrote_resource();
@@ -304,7 +312,7 @@ impl World {
 
     fn wish(&mut self, wish: Wish) -> bool {
         let found = match wish {
-            Wish::Switchover(target) | Wish::Reseed(target) | Wish::Fence(target, _) => match self.find(target) {
+            Wish::Switchover(target) | Wish::Reseed(target) | Wish::Fence(target, _) | Wish::Drain(target, _) => match self.find(target) {
                 Some(node) => Some(node_name(node)),
                 None => return false,
             },
@@ -344,8 +352,13 @@ impl World {
                 resource.spec.hibernated = true;
                 self.schedule(span, Event::Heal(Heal::WakeUp));
             }
-            (Wish::Upgrade, _) => return false,
-            (Wish::Fence(..), None) => return false,
+            (Wish::Upgrade, _) => resource.image += 1,
+            (Wish::Drain(_, span), Some(name)) => {
+                let node = crate::world::node_id(&name);
+                self.api.objects.draining.insert(node);
+                self.schedule(span, Event::Heal(Heal::Evict { node }));
+            }
+            (Wish::Fence(..) | Wish::Drain(..), None) => return false,
         }
         self.wrote_spec();
         true
@@ -385,6 +398,17 @@ impl World {
                 if self.process(node).is_some_and(|process| process.boot.0 == boot) {
                     self.end_process(node, "is ended at last, without its pod");
                 }
+            }
+            Heal::Evict { node } => {
+                if self.api.objects.draining.contains(&node) {
+                    self.delete_pod(node);
+                    let delay = self.rng.between(SECOND, 5 * SECOND);
+                    self.schedule(delay, Event::Heal(Heal::Uncordon { node }));
+                }
+            }
+            Heal::Uncordon { node } => {
+                self.api.objects.draining.remove(&node);
+                self.wrote_resource();
             }
             Heal::Unfence { node } => {
                 self.api.objects.resource.requests.fence.remove(&node_name(node));
@@ -431,6 +455,7 @@ impl World {
             spec.failover.data_loss = None;
         }
         self.api.objects.resource.requests.fence.clear();
+        self.api.objects.draining.clear();
         self.wrote_spec();
         self.schedule(SECOND, Event::Heal(Heal::Api));
     }

@@ -86,7 +86,8 @@ impl World {
     }
 
     fn back_up(&mut self) {
-        if self.rng.chance(200) {
+        // Backups of a cluster that has been open: before that there is nothing to lose.
+        if self.api.objects.resource.status.opened.is_some() && self.rng.chance(200) {
             self.api.backups.push(self.api.objects.resource.clone());
             if self.api.backups.len() > KEEP_BACKUPS {
                 self.api.backups.remove(0);
@@ -143,7 +144,12 @@ impl World {
                 }
                 self.create_pod(node);
             }
-            ObjectAction::Start { node } | ObjectAction::Recreate { node } => self.create_pod(node),
+            ObjectAction::Start { node } => self.create_pod(node),
+            // The next plan starts it again, from the present template.
+            ObjectAction::Recreate { node } => {
+                self.hit("object: pod renewed");
+                self.delete_pod(node);
+            }
             ObjectAction::Stop { node } => self.delete_pod(node),
             ObjectAction::Delete { node, claim } => {
                 let Some(held) = self.api.objects.claims.get_mut(&node) else { return };
@@ -191,8 +197,8 @@ impl World {
         if self.api.objects.pods.contains_key(&node) || !self.api.objects.claims.contains_key(&node) {
             return;
         }
-        let uid = self.api.uid();
-        self.api.objects.pods.insert(node, Pod { uid, deleting: false, terminated: Vec::new(), image: 1 });
+        let (uid, image) = (self.api.uid(), self.api.objects.resource.image);
+        self.api.objects.pods.insert(node, Pod { uid, deleting: false, terminated: Vec::new(), image });
         self.wrote();
         self.place(node).restarts = 0;
         let delay = self.rng.between(200 * MS, 3 * SECOND);

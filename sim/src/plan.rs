@@ -88,6 +88,8 @@ pub enum Wish {
     Fence(Target, At),
     Hibernate(At),
     Upgrade,
+    /// Its machine is emptied: it says so, and after a while the pod is evicted.
+    Drain(Target, At),
 }
 
 impl Fault {
@@ -138,6 +140,7 @@ impl Fault {
                 Wish::Fence(..) => "wish: instance stopped",
                 Wish::Hibernate(_) => "wish: hibernation",
                 Wish::Upgrade => "wish: rolling upgrade",
+                Wish::Drain(..) => "wish: machine drained",
             },
         }
     }
@@ -171,7 +174,8 @@ fn cut(rng: &mut Rng) -> Cut {
 }
 
 fn wish(rng: &mut Rng) -> Wish {
-    match rng.below(24) {
+    match rng.below(26) {
+        24 | 25 => Wish::Drain(target(rng), span(rng)),
         0..=6 => Wish::Switchover(Target::Follower(rng.below(4))),
         7 => Wish::Reseed(Target::Follower(rng.below(4))),
         8..=10 => Wish::Instances(rng.between(1, 5) as u32),

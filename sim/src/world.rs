@@ -22,6 +22,8 @@ use crate::trace::Trace;
 /// After the faults have ended, a cluster is back in order, with everything as asked for, within this simulated time. The
 /// longest waits on the way: ten minutes of back-off after failovers in a row, and what `rdb_control` grants a cold start.
 pub const CONVERGES_WITHIN: At = 900 * SECOND;
+/// After so long without a way on, a person accepts what the message says.
+const PATIENCE: At = 60 * SECOND;
 /// How often it is looked whether it is.
 const LOOK: At = SECOND;
 
@@ -63,6 +65,10 @@ pub struct World {
     /// The fault phase is over.
     pub calm: bool,
     ended: bool,
+    /// Data were taken away, or the status was: a person may have to say that records may be lost.
+    pub(crate) robbed: bool,
+    /// The status has been asking for a person's word since then.
+    asked_since: Option<At>,
 }
 
 /// How a world ended.
@@ -102,6 +108,8 @@ impl World {
             scratch: Vec::new(),
             calm: false,
             ended: false,
+            robbed: false,
+            asked_since: None,
             profile,
         };
         world.prepare();
@@ -163,6 +171,7 @@ impl World {
             return true;
         };
         self.ended = false;
+        self.person();
         if late {
             let status = &self.api.objects.resource.status;
             let message = format!("not in order {} s after the last fault: {why}; status: {:?}, {}",
@@ -171,6 +180,27 @@ impl World {
             return true;
         }
         false
+    }
+
+    /// Where data are gone for good, somebody reads the message after a while and does what it says.
+    fn person(&mut self) {
+        let message = &self.api.objects.resource.status.message;
+        let epoch = message.rsplit_once("accept the data loss for epoch ").and_then(|(_, rest)| {
+            let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse().ok()
+        });
+        let Some(epoch) = epoch.filter(|_| self.robbed) else {
+            self.asked_since = None;
+            return;
+        };
+        let since = *self.asked_since.get_or_insert(self.now);
+        if self.now > since + PATIENCE && self.api.objects.resource.requests.accept_data_loss.is_none() {
+            self.asked_since = None;
+            self.hit("wish: a person accepts a loss");
+            self.tell(|| format!("*** a person accepts the loss of records for epoch {epoch}"));
+            self.api.objects.resource.requests.accept_data_loss = Some(rdb_protocol::Epoch(epoch));
+            self.wrote_resource();
+        }
     }
 
     /// Clients begin nothing new.

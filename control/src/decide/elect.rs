@@ -59,7 +59,9 @@ pub(super) fn start_with(
     // A leader that never opened is no one's loss: the receipt is about the one before it.
     let election = Election {
         reason: match (cold(view), failure.reason) {
-            (true, Reason::Restarted | Reason::ProcessExited | Reason::Silent) => Reason::ColdStart,
+            (true, Reason::Restarted | Reason::ProcessExited | Reason::Silent | Reason::ConnectionRefused) => {
+                Reason::ColdStart
+            }
             (_, reason) => cause.map_or(reason, |earlier| earlier.reason),
         },
         evidence: cause.map_or(failure.evidence.clone(), |earlier| earlier.evidence.clone()),

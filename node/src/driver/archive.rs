@@ -61,9 +61,9 @@ impl Node {
         };
         tracing::warn!(%from, %to, records = entries.len(), archive, "divergent tail archived");
         let state = core.control.state();
-        // Without follower copies whatever was flushed may have been acknowledged; the hint on disk lags behind.
-        let alone = state.config.as_ref().is_some_and(|config| config.standing().any(|config| config.acks == 0));
-        let acknowledged = if alone { to.index } else { state.acknowledged.min(to.index) };
+        // As the leader that wrote it, this node may have acknowledged all of it: the hint on disk lags behind.
+        let wrote_it = state.led == to.epoch;
+        let acknowledged = if wrote_it { to.index } else { state.acknowledged.min(to.index) };
         let incarnation = state.incarnation;
         let report = DivergenceReport { archive, incarnation, acknowledged, from, to, complete: false };
         if let Err(error) = core.control.update(|state| state.divergences.push(report.clone())) {

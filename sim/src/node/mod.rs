@@ -410,9 +410,9 @@ fn divergence(
     applied: Index,
 ) -> DivergenceReport {
     let to = log.last();
-    // Without follower copies whatever was flushed may have been acknowledged; the hint on disk lags behind.
-    let alone = control.core.config.as_ref().is_some_and(|pair| pair.standing().any(|config| config.acks == 0));
-    let acknowledged = if alone { to.index } else { control.core.acknowledged.min(to.index) };
+    // As the leader that wrote it, this node may have acknowledged all of it: the hint on disk lags behind.
+    let wrote_it = control.core.led == to.epoch;
+    let acknowledged = if wrote_it { to.index } else { control.core.acknowledged.min(to.index) };
     DivergenceReport {
         archive: format!("{}-{}", to.epoch, to.index),
         incarnation: control.core.member.incarnation,

@@ -3,7 +3,7 @@
 use rdb_control::{
     Action, AdminCall, CallKey, CallOutcome, CallRecord, ClusterStatus, FenceAnswer, LeaseAnswered, RequestKind,
 };
-use rdb_protocol::NodeName;
+use rdb_protocol::{Incarnation, NodeName};
 use rdb_protocol::admin::{LeaseAnswer, Recruit};
 
 use crate::api::Objects;
@@ -24,12 +24,16 @@ impl World {
             Action::CreateInstance { name } => self.ask_objects(operator, ObjectAction::Create { node: node_id(&name) }),
             Action::StartInstance { name } => self.ask_objects(operator, ObjectAction::Start { node: node_id(&name) }),
             Action::StopInstance { name } => self.ask_objects(operator, ObjectAction::Stop { node: node_id(&name) }),
+            Action::RecreateInstance { name, incarnation } => {
+                if !self.has_other_data(operator, &name, incarnation) {
+                    self.ask_objects(operator, ObjectAction::Recreate { node: node_id(&name) });
+                }
+            }
             Action::DeleteInstance { name, incarnation } => {
-                let me = &self.operators[operator];
-                let present = me.observed.instances.get(&name).and_then(|i| i.status()).map(|s| s.incarnation);
-                if incarnation.is_some() && present.is_some() && incarnation != present {
+                if self.has_other_data(operator, &name, incarnation) {
                     return;
                 }
+                let me = &self.operators[operator];
                 let node = node_id(&name);
                 let claim = me.claims.get(&node).copied();
                 self.ask_objects(operator, ObjectAction::Delete { node, claim });
@@ -54,6 +58,13 @@ impl World {
             }
             Action::SwapStatus(status) => self.swap(operator, status),
         }
+    }
+
+    /// An order was meant for other data than those that have the name now.
+    fn has_other_data(&self, operator: usize, name: &NodeName, meant: Option<Incarnation>) -> bool {
+        let instance = self.operators[operator].observed.instances.get(name);
+        let present = instance.and_then(|instance| instance.status()).map(|status| status.incarnation);
+        matches!((meant, present), (Some(meant), Some(present)) if meant != present)
     }
 
     fn ask_objects(&mut self, operator: usize, action: ObjectAction) {

@@ -61,9 +61,11 @@ impl World {
                 (Some(claim), _) if claim.deleting => Lifecycle::Deleting,
                 (None, _) => Lifecycle::Deleting,
                 (_, None) => Lifecycle::Stopped,
-                (_, Some(pod)) if pod.deleting => Lifecycle::Stopped,
-                _ => Lifecycle::Running,
+                (_, Some(_)) => Lifecycle::Running,
             };
+            let old = pod.filter(|pod| pod.image != resource.image);
+            instance.outdated = old.map(|pod| format!("image {} instead of {}", pod.image, resource.image));
+            instance.draining = objects.draining.contains(node);
             let ended = pod.into_iter().flat_map(|pod| &pod.terminated);
             instance.exited_boots.extend(ended.map(|boot| Incarnation(*boot)));
             if !me.streams.contains_key(node) {
