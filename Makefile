@@ -103,3 +103,9 @@ e2e-long: kind-up
 # Failover times as a client sees them, and five minutes without the API server.
 bench-failover: kind-up
 	$(E2E) bench -n $(RUNS) --outage 300
+
+# Lints the charts, renders them with several sets of values, and checks what they refuse. Needs helm, and no cluster.
+.PHONY: charts-test
+charts-test:
+	cargo test $(CARGO_FLAGS) -p rdb-operator --test charts
+	charts/test

@@ -19,6 +19,9 @@ const FAILED_KEPT_MS: u64 = 24 * 3600 * 1000;
 /// A snapshot may be late by this before it is called too old: a round of catching up and a driver's retries.
 const LATE_MS: u64 = 10 * 60 * 1000;
 
+/// Followers catch up within seconds, and a write to the API server is repeated no sooner than this.
+const RETRY_MS: u64 = 10 * 1000;
+
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SnapshotAction {
@@ -113,8 +116,10 @@ fn scheduled(
     let mut ours: Vec<&Snapshot> = ours.collect();
     ours.sort_by_key(|snapshot| (snapshot.created_unix_ms, snapshot.name.clone()));
     let last = ours.last().map_or_else(|| born(owner), |snapshot| snapshot.created_unix_ms);
-    outcome.next_unix_ms = schedule.after(last.max(now));
     let is_due = schedule.due(last, now) && !owner.spec().paused && !owner.spec().hibernated;
+    // One that is due and could not be taken, or was not stored after all, is tried again soon.
+    let again = Some(now.saturating_add(RETRY_MS)).filter(|_| is_due);
+    outcome.next_unix_ms = again.or_else(|| schedule.after(now));
     let under_way = ours.iter().any(|snapshot| is_under_way(snapshot, now));
     let mut waits = None;
     if is_due && !under_way {
