@@ -1,0 +1,93 @@
+//! Objects as they were last reported, by the cluster that they belong to. What we write ourselves is put in at once, so
+//! that the next decision sees it; the newer of two versions stays.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use kube::Resource;
+
+use crate::crd::label;
+
+/// A `ReplicatedDB`, by where it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterKey {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl std::fmt::Display for ClusterKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// The cluster that an object belongs to by its labels.
+pub fn by_label<K: Resource>(object: &K) -> Option<ClusterKey> {
+    let meta = object.meta();
+    let labels = meta.labels.as_ref()?;
+    if labels.get(label::MANAGED_BY).map(String::as_str) != Some(label::MANAGED_BY_VALUE) {
+        return None;
+    }
+    Some(ClusterKey { namespace: meta.namespace.clone()?, name: labels.get(label::CLUSTER)?.clone() })
+}
+
+/// The resource itself.
+pub fn by_name<K: Resource>(object: &K) -> Option<ClusterKey> {
+    Some(ClusterKey { namespace: object.meta().namespace.clone()?, name: object.meta().name.clone()? })
+}
+
+type Objects<K> = BTreeMap<ClusterKey, BTreeMap<String, Arc<K>>>;
+
+/// All objects of one kind.
+#[derive(Debug)]
+pub struct Cache<K> {
+    objects: RwLock<Objects<K>>,
+}
+
+impl<K> Default for Cache<K> {
+    fn default() -> Cache<K> {
+        Cache { objects: RwLock::default() }
+    }
+}
+
+impl<K: Resource> Cache<K> {
+    /// The objects of a cluster, by name.
+    pub fn of(&self, cluster: &ClusterKey) -> BTreeMap<String, Arc<K>> {
+        self.objects.read().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned().unwrap_or_default()
+    }
+
+    pub fn get(&self, cluster: &ClusterKey, name: &str) -> Option<Arc<K>> {
+        self.objects.read().unwrap_or_else(PoisonError::into_inner).get(cluster)?.get(name).cloned()
+    }
+
+    /// Keeps an object unless a newer version of it is there. Returns what is kept if it is this one.
+    pub fn put(&self, cluster: &ClusterKey, object: Arc<K>) -> bool {
+        let Some(name) = object.meta().name.clone() else { return false };
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        let held = objects.entry(cluster.clone()).or_default();
+        if held.get(&name).is_some_and(|held| is_newer(held.as_ref(), object.as_ref())) {
+            return false;
+        }
+        held.insert(name, object);
+        true
+    }
+
+    pub fn remove(&self, cluster: &ClusterKey, name: &str) -> Option<Arc<K>> {
+        let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
+        let held = objects.get_mut(cluster)?;
+        let removed = held.remove(name);
+        if held.is_empty() {
+            objects.remove(cluster);
+        }
+        removed
+    }
+}
+
+/// Is `a` a later version of the same object than `b`? Versions of one kind are numbers that grow.
+pub fn is_newer<K: Resource>(a: &K, b: &K) -> bool {
+    let version = |object: &K| object.meta().resource_version.as_ref().and_then(|version| version.parse::<u64>().ok());
+    match (version(a), version(b)) {
+        (Some(a_version), Some(b_version)) => a.meta().uid == b.meta().uid && a_version > b_version,
+        _ => false,
+    }
+}
