@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::observe::{DELETING, STOPPED, has_annotation};
 use super::{Parsed, Worker, evidence};
-use crate::build::{self, Owner, SnapshotSeed, VolumeFacts};
+use crate::build::{self, Owner, VolumeFacts};
 use crate::crd::label;
 use crate::kubernetes::api::{self, ApiError, merge, within};
 use crate::kubernetes::cache::by_label;
@@ -53,7 +53,7 @@ impl Worker {
         if self.claim(name).is_some() || self.pod(name).is_some() {
             return false;
         }
-        let seed = self.choose_seed(name);
+        let Some(seed) = self.choose_seed(name) else { return false };
         let Ok(parsed) = &self.parsed else { return false };
         let owner = Owner { resource: &parsed.resource, images: &self.context.images };
         let claim = build::volume_claim(&owner, name, seed.as_ref());
@@ -93,11 +93,6 @@ impl Worker {
                 false
             }
         }
-    }
-
-    /// What its first data is made from; none = empty, to be filled by a stream from the leader.
-    fn choose_seed(&self, _name: &NodeName) -> Option<SnapshotSeed> {
-        None
     }
 
     /// Makes a pod where one is missing, and makes way for one where the old one is over.

@@ -9,6 +9,7 @@
 //! | [`instances`] | act on pods and volumes |
 //! | [`objects`] | act on secrets, services, the budget |
 //! | [`routes`] | act on endpoint slices |
+//! | [`snapshots`] | act on volume snapshots |
 //! | [`finalize`] | the end of a cluster |
 //!
 //! All state is in one [`Worker`], and nothing else writes it. What takes long happens beside it and comes back as input.
@@ -22,8 +23,12 @@ pub mod objects;
 pub mod observe;
 pub mod requests;
 pub mod routes;
+pub mod snapshots;
 pub mod store;
 pub mod turn;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,6 +85,7 @@ pub struct Worker {
     pub(crate) objects_due: bool,
     pub(crate) objects: objects::Kept,
     pub(crate) routes: routes::Routing,
+    pub(crate) snapshots: snapshots::Keeping,
     /// What people were told last about a subject, so that it is not repeated.
     pub(crate) told: BTreeMap<String, String>,
 }
@@ -130,6 +136,7 @@ impl Worker {
             objects_due: true,
             objects: objects::Kept::default(),
             routes: routes::Routing::default(),
+            snapshots: snapshots::Keeping::default(),
             told: BTreeMap::new(),
         };
         worker.take_resource(resource);

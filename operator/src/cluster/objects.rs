@@ -37,6 +37,7 @@ impl Worker {
         self.objects_due = false;
         self.keep_secrets().await;
         self.ensure_pods().await;
+        self.give_up_seeds().await;
         self.grow_volumes().await;
         self.label_pods().await;
         self.tell_of_instances();

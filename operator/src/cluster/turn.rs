@@ -42,6 +42,9 @@ impl Worker {
         }
         self.decide_until_settled().await;
         self.route();
+        if !self.unread && !self.gone && self.observed.status.phase == Phase::Steady {
+            self.keep_snapshots().await;
+        }
         if self.objects_due && !self.unread && !self.gone {
             self.keep_objects().await;
         }

@@ -77,9 +77,9 @@ fn make_structural(schema: &mut Value) {
             if map.get("default") == Some(&Value::Null) {
                 map.remove("default");
             }
-            // The defaults of an object's fields say all.
-            if let Some(default @ Value::Object(_)) = map.get_mut("default") {
-                *default = json!({});
+            // Written out in full: the API server holds a default against the rules as it stands.
+            if let Some(Value::Object(default)) = map.get_mut("default") {
+                remove_nulls(default);
             }
             match map.get("format").and_then(Value::as_str) {
                 Some("uint32") => map.insert("format".to_owned(), json!("int32")),
@@ -99,6 +99,11 @@ fn make_structural(schema: &mut Value) {
     }
 }
 
+fn remove_nulls(map: &mut Map<String, Value>) {
+    map.retain(|_, value| !value.is_null());
+    map.values_mut().filter_map(Value::as_object_mut).for_each(remove_nulls);
+}
+
 /// Doc comments are wrapped for the editor; `kubectl explain` wraps by itself.
 fn one_line(text: &str) -> String {
     let paragraphs = text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" "));
@@ -110,7 +115,10 @@ fn spec_schema() -> Result<Value, SchemaError> {
     let root = object(&mut schema, "")?;
     root.remove("required");
     // A resource without a spec is one with all defaults.
-    root.insert("default".to_owned(), json!({}));
+    if let Value::Object(mut default) = serde_json::to_value(ClusterSpec::default())? {
+        remove_nulls(&mut default);
+        root.insert("default".to_owned(), Value::Object(default));
+    }
     for (path, bound) in BOUNDS {
         apply_bound(object(&mut schema, path)?, *bound);
     }

@@ -36,7 +36,7 @@ pub async fn list(client: &Client, owner: &Owner<'_>) -> Result<Listed, Error> {
 }
 
 /// Classes belong to no namespace: an operator that was let into a few namespaces only may not look.
-async fn class(client: &Client, name: &str) -> Result<SnapshotClass, Error> {
+pub async fn class(client: &Client, name: &str) -> Result<SnapshotClass, Error> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &api_resource(CLASS_KIND));
     match api.get_opt(name).await {
         Ok(Some(_)) => Ok(SnapshotClass::Known),

@@ -1,0 +1,395 @@
+//! Observe and act against a fake API server.
+
+mod fake;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use rdb_control::{CallKey, CallKind, ClusterStatus, Connection, Lifecycle, Report, RequestKind};
+use rdb_protocol::status::{NodeState, NodeStatus, Promise, Role};
+use rdb_protocol::{ClusterId, Epoch, Incarnation, Index, NodeName, Position};
+use serde_json::{Value, json};
+
+use super::Worker;
+use super::mailbox::{Input, Mailbox};
+use super::observe::DELETING;
+use crate::build::Images;
+use crate::clock;
+use crate::context::{Caches, Context, Machines};
+use crate::crd::RawReplicatedDB;
+use crate::kubernetes::cache::ClusterKey;
+use crate::kubernetes::events::Reporter;
+use crate::kubernetes::lease::{Keeper, Lease};
+use crate::metrics::Metrics;
+use fake::FakeApi;
+
+const RESOURCE: &str = "/apis/replicateddb.io/v1alpha1/namespaces/shop/replicateddbs/orders";
+const CLAIMS: &str = "/api/v1/namespaces/shop/persistentvolumeclaims";
+const PODS: &str = "/api/v1/namespaces/shop/pods";
+
+struct World {
+    api: FakeApi,
+    worker: Worker,
+}
+
+impl World {
+    async fn new(spec: Value) -> World {
+        World::with_status(spec, Value::Null).await
+    }
+
+    async fn with_status(spec: Value, status: Value) -> World {
+        let api = FakeApi::default();
+        let mut resource = json!({"apiVersion": "replicateddb.io/v1alpha1", "kind": "ReplicatedDB", "spec": spec,
+            "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1", "generation": 1}});
+        if !status.is_null() {
+            resource["status"] = status;
+        }
+        api.store(RESOURCE, resource);
+        let lease = held_lease(&api).await;
+        World { worker: worker(&api, lease), api }
+    }
+
+    /// Annotates the resource, as a person does.
+    fn annotate(&mut self, key: &str, value: &str) {
+        let mut object = self.api.object(RESOURCE);
+        object["metadata"]["annotations"] = json!({ key: value });
+        self.api.store(RESOURCE, object);
+        self.notice();
+    }
+
+    /// The watch delivers what is stored.
+    fn notice(&mut self) {
+        let stored: RawReplicatedDB = serde_json::from_value(self.api.object(RESOURCE)).unwrap();
+        self.worker.take_resource(Arc::new(stored));
+    }
+
+    /// An instance reports itself.
+    fn report(&mut self, name: &str, status: NodeStatus) {
+        let instance = self.worker.instances.get_mut(&node(name)).unwrap();
+        instance.observed.connection = Connection::Connected;
+        instance.observed.report = Some(Report { status, received_at: clock::now() });
+    }
+
+    fn conditions(&self) -> Value {
+        self.api.object(RESOURCE)["status"]["conditions"].clone()
+    }
+}
+
+async fn held_lease(api: &FakeApi) -> Lease {
+    let keeper = Keeper::new(api.client(), "system", "rdb-operator", "me");
+    let lease = keeper.lease();
+    let (stop, mut stopped) = tokio::sync::watch::channel(false);
+    let (got, mut waiting) = tokio::sync::watch::channel(false);
+    tokio::spawn(keeper.run(move |holds| drop(got.send(holds)), async move { drop(stopped.changed().await) }));
+    waiting.wait_for(|holds| *holds).await.unwrap();
+    // Held for as long as the test runs.
+    std::mem::forget(stop);
+    api.writes();
+    lease
+}
+
+fn worker(api: &FakeApi, lease: Lease) -> Worker {
+    let context = Arc::new(Context {
+        client: api.client(),
+        caches: Caches::default(),
+        machines: Machines::default(),
+        lease,
+        reporter: Reporter::new(api.client(), "me"),
+        metrics: Metrics::default(),
+        images: Images { node: "rdb-node:test".to_owned() },
+        has_snapshots: false,
+    });
+    let key = ClusterKey { namespace: "shop".to_owned(), name: "orders".to_owned() };
+    let resource: RawReplicatedDB = serde_json::from_value(api.object(RESOURCE)).unwrap();
+    context.caches.resources.put(&key, Arc::new(resource.clone()));
+    Worker::new(context, key, Arc::new(Mailbox::default()), Arc::new(resource))
+}
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn empty_node(name: &str, n: u64) -> NodeStatus {
+    NodeStatus {
+        name: node(name),
+        incarnation: Incarnation(n),
+        cluster: None,
+        boot: Incarnation(n + 100),
+        version: "0.1.0".to_owned(),
+        role: Role::Empty,
+        state: NodeState::Empty,
+        promise: Promise::default(),
+        led: Epoch::ZERO,
+        flushed: Position::ZERO,
+        committed: Index::ZERO,
+        applied: Index::ZERO,
+        first_retained: Index::ZERO,
+        config: None,
+        peers: Vec::new(),
+        opened: false,
+        settled: None,
+        followers: Vec::new(),
+        leader_heard_ms_ago: None,
+        lease_valid: false,
+        lease_request: None,
+        uncommitted_ms: None,
+        acknowledged: Index::ZERO,
+        seed: None,
+        divergences: Vec::new(),
+        problems: Vec::new(),
+    }
+}
+
+/// Writes that are not events, which come when they come.
+fn deeds(writes: Vec<String>) -> Vec<String> {
+    writes.into_iter().filter(|write| !write.contains("/events")).filter(|write| !write.contains("/leases")).collect()
+}
+
+#[tokio::test]
+async fn everything_a_cluster_needs_is_made_once() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    let made = deeds(world.api.writes());
+    let count = |part: &str| made.iter().filter(|write| write.contains(part)).count();
+    assert_eq!(made[0], format!("PATCH {RESOURCE}"), "the finalizer comes first");
+    assert_eq!((count(CLAIMS), count(PODS), count("/secrets"), count("/services")), (3, 3, 3, 4), "{made:#?}");
+    let pod = world.api.object(&format!("{PODS}/orders-1"));
+    let claim = world.api.object(&format!("{CLAIMS}/orders-1"));
+    let environment = pod["spec"]["containers"][0]["env"].to_string();
+    assert!(environment.contains(claim["metadata"]["uid"].as_str().unwrap()), "the pod knows its volume: {environment}");
+    world.worker.objects_due = true;
+    world.worker.turn().await;
+    assert_eq!(deeds(world.api.writes()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn without_the_lease_nothing_is_written() {
+    let mut world = World::new(json!({})).await;
+    world.worker = worker(&world.api, Lease::default());
+    world.worker.turn().await;
+    assert_eq!(deeds(world.api.writes()), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_status_that_can_not_be_read_stops_everything() {
+    let mut world = World::with_status(json!({}), json!({"epoch": "seven"})).await;
+    world.worker.turn().await;
+    assert_eq!(deeds(world.api.writes()), Vec::<String>::new());
+    assert!(world.worker.told["status"].contains("cannot be read"));
+}
+
+#[tokio::test]
+async fn an_invalid_spec_is_told_and_nothing_is_decided() {
+    let mut world = World::new(json!({"instances": 99})).await;
+    world.worker.turn().await;
+    assert_eq!(deeds(world.api.writes()), [format!("STATUS {RESOURCE}")]);
+    let conditions = world.conditions().to_string();
+    assert!(conditions.contains("InvalidSpec") && conditions.contains("99 is not within 1–15"), "{conditions}");
+    world.worker.turn().await;
+    assert_eq!(deeds(world.api.writes()), Vec::<String>::new());
+}
+
+/// Rule 1: what somebody else decided is not written over, and the next decision is made on theirs.
+#[tokio::test]
+async fn a_conflict_is_read_and_decided_again() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    let mut theirs = world.api.object(RESOURCE);
+    theirs["status"]["epoch"] = json!(41);
+    theirs["status"]["cluster"] = json!(ClusterId(5));
+    world.api.store(RESOURCE, theirs);
+    world.api.writes();
+    let mine = ClusterStatus { epoch: Epoch(7), ..world.worker.observed.status.clone() };
+    world.worker.basis.clone_from(&world.worker.observed.version.clone());
+    assert!(world.worker.swap(&mine).await);
+    assert_eq!(world.api.object(RESOURCE)["status"]["epoch"], 41);
+    assert_eq!(world.worker.observed.status.epoch, Epoch(41));
+    assert_eq!(world.worker.observed.version, world.api.object(RESOURCE)["metadata"]["resourceVersion"].as_str().unwrap());
+}
+
+/// A decision whose object changed while its own plan was carried out is dropped.
+#[tokio::test]
+async fn a_decision_on_an_older_object_is_not_stored() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    world.worker.basis.clone_from(&world.worker.observed.version.clone());
+    world.annotate("replicateddb.io/switchover", "orders-2");
+    world.api.writes();
+    let mine = ClusterStatus { epoch: Epoch(7), ..world.worker.observed.status.clone() };
+    assert!(world.worker.swap(&mine).await, "it is decided again");
+    assert_eq!(deeds(world.api.writes()), Vec::<String>::new());
+}
+
+/// What was decided is acted on only when it was read back: here the write is carried out, and its answer lost.
+#[tokio::test]
+async fn nothing_follows_from_a_write_whose_answer_was_lost_until_it_is_read() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    for (n, name) in [(1, "orders-1"), (2, "orders-2"), (3, "orders-3")] {
+        world.report(name, empty_node(name, n));
+    }
+    world.api.state().lose_answers_of = Some("/status");
+    world.worker.turn().await;
+    assert!(world.worker.unread);
+    assert!(world.worker.observed.status.cluster.is_none());
+    assert!(!world.api.object(RESOURCE)["status"]["cluster"].is_null(), "it was stored all the same");
+    let decided = world.api.object(RESOURCE)["status"]["cluster"].clone();
+    world.api.state().lose_answers_of = None;
+    world.worker.turn().await;
+    assert!(!world.worker.unread);
+    assert_eq!(json!(world.worker.observed.status.cluster), decided, "its own decision is found, and not made twice");
+}
+
+#[tokio::test]
+async fn a_request_is_cleared_only_if_it_is_still_the_same() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    world.annotate("replicateddb.io/switchover", "orders-2");
+    // A person changes their mind, and the watch has not told us yet.
+    let mut object = world.api.object(RESOURCE);
+    object["metadata"]["annotations"]["replicateddb.io/switchover"] = json!("orders-3");
+    world.api.store(RESOURCE, object);
+    world.worker.clear_request(&RequestKind::Switchover).await;
+    let kept = &world.api.object(RESOURCE)["metadata"]["annotations"]["replicateddb.io/switchover"];
+    assert_eq!(kept, "orders-3");
+    assert_eq!(world.worker.observed.requests.switchover, Some(node("orders-3")));
+    world.worker.clear_request(&RequestKind::Switchover).await;
+    assert_eq!(world.worker.observed.requests.switchover, None);
+}
+
+#[tokio::test]
+async fn a_request_that_makes_no_sense_is_told_and_removed() {
+    let mut world = World::new(json!({})).await;
+    world.annotate("replicateddb.io/accept-data-loss", "yes");
+    world.worker.turn().await;
+    assert!(world.api.object(RESOURCE)["metadata"]["annotations"]["replicateddb.io/accept-data-loss"].is_null());
+}
+
+#[tokio::test]
+async fn a_volume_that_was_replaced_is_not_deleted() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    let path = format!("{CLAIMS}/orders-3");
+    let mut other = world.api.object(&path);
+    other["metadata"]["uid"] = json!("another");
+    world.api.store(&path, other);
+    world.worker.delete_instance(&node("orders-3"), None).await;
+    assert!(world.api.object(&path)["metadata"]["deletionTimestamp"].is_null());
+    assert!(world.api.object(&path)["metadata"]["annotations"][DELETING].is_null());
+}
+
+#[tokio::test]
+async fn an_instance_with_other_data_than_meant_is_not_deleted() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    world.report("orders-3", empty_node("orders-3", 3));
+    world.worker.delete_instance(&node("orders-3"), Some(Incarnation(8))).await;
+    assert!(world.api.object(&format!("{CLAIMS}/orders-3"))["metadata"]["deletionTimestamp"].is_null());
+}
+
+/// Before what can't be taken back the status is written once more: it must still be the one that was decided on.
+#[tokio::test]
+async fn nothing_is_deleted_on_an_older_status() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    let mut theirs = world.api.object(RESOURCE);
+    theirs["status"]["epoch"] = json!(41);
+    world.api.store(RESOURCE, theirs);
+    world.worker.delete_instance(&node("orders-3"), None).await;
+    assert!(world.api.object(&format!("{CLAIMS}/orders-3"))["metadata"]["deletionTimestamp"].is_null());
+    world.worker.delete_instance(&node("orders-3"), None).await;
+    assert!(!world.api.object(&format!("{CLAIMS}/orders-3"))["metadata"]["deletionTimestamp"].is_null());
+    assert!(!world.api.object(&format!("{PODS}/orders-3"))["metadata"]["deletionTimestamp"].is_null());
+    world.worker.observe_objects();
+    assert_eq!(world.worker.instances[&node("orders-3")].observed.lifecycle, Lifecycle::Deleting);
+}
+
+#[tokio::test]
+async fn a_volume_of_another_cluster_is_left_alone() {
+    let mut world = World::new(json!({"instances": 1})).await;
+    let labels = json!({"app.kubernetes.io/managed-by": "rdb-operator", "replicateddb.io/cluster": "ord"});
+    let path = format!("{CLAIMS}/orders-1");
+    let claim = json!({"metadata": {"name": "orders-1", "namespace": "shop", "uid": "x", "labels": labels}});
+    let stored = world.api.store(&path, claim);
+    world.worker.turn().await;
+    assert_eq!(world.api.object(&path), stored);
+    assert!(world.api.object(&format!("{PODS}/orders-1")).is_null());
+    assert!(world.worker.told["orders-1"].contains("belongs to the cluster ord"), "{:?}", world.worker.told);
+}
+
+#[tokio::test]
+async fn a_secret_without_its_key_is_told_and_not_touched() {
+    let mut world = World::new(json!({"instances": 1})).await;
+    let path = "/api/v1/namespaces/shop/secrets/orders-admin";
+    let stored = world.api.store(path, json!({"metadata": {"name": "orders-admin", "namespace": "shop"}, "data": {}}));
+    world.worker.turn().await;
+    assert_eq!(world.api.object(path), stored);
+    assert!(world.worker.told["Admin"].contains("has no text under the key token"), "{:?}", world.worker.told);
+}
+
+/// A pod that is gone proves nothing; what its last report said of its process does.
+#[tokio::test]
+async fn a_processs_end_is_learnt_from_the_pods_last_report() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    let boot = Incarnation(0xab);
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "orders-1", "namespace": "shop"}, "status": {
+        "containerStatuses": [{"name": "node", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 137, "message": format!("{boot}\n")}}}]}}))
+    .unwrap();
+    world.worker.context.caches.pods.remove(&world.worker.key.clone(), "orders-1");
+    world.worker.observe_objects();
+    assert!(world.worker.instances[&node("orders-1")].observed.exited_boots.is_empty());
+    world.worker.mailbox.push(Input::Pod(Arc::new(pod)));
+    let pending = world.worker.mailbox.take();
+    world.worker.take(pending);
+    assert!(world.worker.instances[&node("orders-1")].observed.exited_boots.contains(&boot));
+}
+
+#[tokio::test]
+async fn a_deleted_pod_is_made_again_on_its_volume() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    let key = world.worker.key.clone();
+    world.worker.context.caches.pods.remove(&key, "orders-2");
+    world.api.state().objects.remove(&format!("{PODS}/orders-2"));
+    world.api.writes();
+    world.worker.mailbox.put(|pending| pending.objects = true);
+    let pending = world.worker.mailbox.take();
+    world.worker.take(pending);
+    world.worker.turn().await;
+    assert_eq!(deeds(world.api.writes()), [format!("POST {PODS}/orders-2")]);
+}
+
+#[tokio::test]
+async fn the_end_of_a_cluster_keeps_its_volumes_unless_told_otherwise() {
+    for (reclaim, deleted) in [("Retain", false), ("Delete", true)] {
+        let mut world = World::new(json!({"reclaim": reclaim})).await;
+        world.worker.turn().await;
+        let mut object = world.api.object(RESOURCE);
+        object["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        world.api.store(RESOURCE, object);
+        world.notice();
+        world.worker.turn().await;
+        assert!(!world.api.object(RESOURCE)["metadata"]["finalizers"].to_string().eq("[]"), "pods go first");
+        let key = world.worker.key.clone();
+        for name in ["orders-1", "orders-2", "orders-3"] {
+            assert!(!world.api.object(&format!("{PODS}/{name}"))["metadata"]["deletionTimestamp"].is_null());
+            world.worker.context.caches.pods.remove(&key, name);
+        }
+        world.worker.turn().await;
+        let claim: PersistentVolumeClaim =
+            serde_json::from_value(world.api.object(&format!("{CLAIMS}/orders-1"))).unwrap();
+        assert_eq!(claim.metadata.deletion_timestamp.is_some(), deleted, "{reclaim}");
+        assert_eq!(world.api.object(RESOURCE)["metadata"]["finalizers"], json!([]));
+    }
+}
+
+/// The slot of a call that was replaced is not completed by the old call's answer.
+#[tokio::test]
+async fn an_answer_completes_only_its_own_call() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    world.worker.answered(4711, rdb_control::CallOutcome::Done, None, clock::now());
+    assert!(!world.worker.observed.calls.contains_key(&CallKey { to: node("orders-1"), kind: CallKind::Fence }));
+}
