@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rdb_protocol::Position;
-use rdb_record::{PageGroup, Payload, Record};
+use rdb_record::{PageGroup, Payload, Record, RowGroup};
 use rusqlite::ffi;
 
 use crate::connection::{self, Plain, internal_error};
@@ -111,11 +111,11 @@ impl Applier {
         let mut pages: Vec<PageRecord<'_>> = Vec::new();
         for group in records.get(skip..).unwrap_or_default() {
             let (position, content) = (group.position, group.record.content);
-            match group.record.payload.main() {
+            match &group.record.payload {
                 Payload::Pages(group) => pages.push(PageRecord { position, pages: group, content }),
-                Payload::Statements(statements) => {
+                Payload::Statements(_) | Payload::Rows(_) | Payload::WithRows(..) => {
                     self.apply_pages(&std::mem::take(&mut pages))?;
-                    self.replay(position, &group.record, statements)?;
+                    self.apply_one(position, &group.record)?;
                 }
                 _ => {}
             }
@@ -123,11 +123,44 @@ impl Applier {
         self.apply_pages(&pages)
     }
 
-    fn replay(
+    fn apply_one(&mut self, position: Position, record: &Record) -> Result<(), ApplyError> {
+        let rows =
+            record.payload.rows().filter(|rows| rows.content.is_some() || matches!(record.payload, Payload::Rows(_)));
+        let rows_only = matches!(record.payload, Payload::Rows(_)) || self.turn.0.same_pages() == Some(false);
+        if let Some(rows) = rows.filter(|_| rows_only) {
+            return self.apply_rows(position, record, rows);
+        }
+        let exact = match record.payload.main() {
+            Payload::Pages(pages) => self.apply_pages(&[PageRecord { position, pages, content: record.content }]),
+            Payload::Statements(statements) => {
+                let ran = self.with_writer(position, |writer| writer.rerun(position, record, statements));
+                if ran.is_ok() {
+                    self.turn.0.set_same_pages(true);
+                }
+                ran
+            }
+            _ => Ok(()),
+        };
+        match (exact, rows) {
+            // The pages here are laid out otherwise than the leader's.
+            (Err(ApplyError::Diverged { .. } | ApplyError::PageSize { .. }), Some(rows)) => {
+                self.apply_rows(position, record, rows)
+            }
+            (exact, _) => exact,
+        }
+    }
+
+    fn apply_rows(&mut self, position: Position, record: &Record, rows: &RowGroup) -> Result<(), ApplyError> {
+        self.with_writer(position, |writer| writer.apply_rows(position, record, rows))?;
+        self.turn.0.set_same_pages(false);
+        Ok(())
+    }
+
+    /// Applies the record at `position` by a writer.
+    fn with_writer(
         &mut self,
         position: Position,
-        record: &Record,
-        statements: &rdb_record::StatementGroup,
+        apply: impl FnOnce(&mut Writer) -> Result<(), ApplyError>,
     ) -> Result<(), ApplyError> {
         if position.index <= self.position.index {
             return Err(ApplyError::Order { applied: self.position.index, index: position.index });
@@ -139,7 +172,7 @@ impl Applier {
                 none.insert(Box::new(writer))
             }
         };
-        writer.rerun(position, record, statements)?;
+        apply(writer)?;
         self.position = writer.position();
         self.cookie = read_cookie(&self.reader_connection).map_err(|error| ApplyError::Io(error.to_string()))?;
         Ok(())
@@ -173,6 +206,8 @@ impl Applier {
         }
         let position = self.reader.read().map_err(|error| ApplyError::Io(error.message))?;
         table.install(&change, position);
+        *shared.rows.lock() = None;
+        shared.set_same_pages(true);
         if let Some(writer) = &mut self.replay {
             writer.moved_to(position);
         }

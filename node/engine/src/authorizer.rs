@@ -8,6 +8,7 @@
 //!
 //! One hole of SQLite's interface is closed by text: ALTER TABLE … RENAME TO does not name its target here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -77,6 +78,8 @@ pub(crate) struct Authorizer {
     effects: AtomicU8,
     /// What the statement uses that would be something else on another node.
     unrepeatable: Mutex<Option<String>>,
+    /// Tables that the statements since [`Authorizer::take_touched`] make, drop or alter, in lower case.
+    touched: Mutex<BTreeSet<String>>,
     denial: Mutex<Option<Denial>>,
 }
 
@@ -105,6 +108,10 @@ impl Authorizer {
         *self.unrepeatable.lock() = None;
     }
 
+    pub(crate) fn take_touched(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.touched.lock())
+    }
+
     pub(crate) fn take_unrepeatable(&self) -> Option<String> {
         self.unrepeatable.lock().take()
     }
@@ -123,6 +130,14 @@ impl Authorizer {
         }
         // Temporary objects can be made without the word: CREATE TABLE temp.t.
         let temporary = context.database_name.is_some_and(|name| name.eq_ignore_ascii_case("temp"));
+        if let AuthAction::CreateTable { table_name }
+        | AuthAction::DropTable { table_name }
+        | AuthAction::AlterTable { table_name, .. }
+        | AuthAction::CreateVtable { table_name, .. }
+        | AuthAction::DropVtable { table_name, .. } = context.action
+        {
+            self.touched.lock().insert(table_name.to_ascii_lowercase());
+        }
         if let Some(what) = unrepeatable(&context.action) {
             self.unrepeatable.lock().get_or_insert(what);
         }

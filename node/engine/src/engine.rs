@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use parking_lot::Mutex;
 use rdb_protocol::{Chain, Epoch, Index};
@@ -17,6 +17,7 @@ use crate::connection::{self, Plain, internal_error, io, sqlite};
 use crate::error::EngineError;
 use crate::internal::{self, PositionReader};
 use crate::reader::Reader;
+use crate::rows::sums::RowSums;
 use crate::seed::SeedSession;
 use crate::sql::statement::Stmt;
 use crate::vfs;
@@ -98,7 +99,25 @@ pub(crate) struct Shared {
     /// Page hashes as of the last write; `None` until the first writer or applier scanned the database, and after one
     /// that does not know what it left behind.
     pub(crate) table: Mutex<Option<PageTable>>,
+    /// Are the pages here the leader's? 0: nothing was applied yet; 1: yes; 2: no, rows were applied.
+    layout: AtomicU8,
+    /// Row sums as of the last write; `None` when nobody keeps them.
+    pub(crate) rows: Mutex<Option<RowSums>>,
     pub(crate) gauge: WalGauge,
+}
+
+impl Shared {
+    /// Are the pages here the leader's, byte for byte? `None`: no record was applied since the database was opened.
+    pub(crate) fn same_pages(&self) -> Option<bool> {
+        match self.layout.load(Ordering::Relaxed) {
+            0 => None,
+            layout => Some(layout == 1),
+        }
+    }
+
+    pub(crate) fn set_same_pages(&self, same: bool) {
+        self.layout.store(if same { 1 } else { 2 }, Ordering::Relaxed);
+    }
 }
 
 /// The right to write, given back when dropped.
@@ -158,6 +177,8 @@ impl Engine {
             page_size,
             writing: AtomicBool::new(false),
             table: Mutex::new(None),
+            rows: Mutex::new(None),
+            layout: AtomicU8::new(0),
         });
         let checkpoints = CheckpointThread::start(&shared)?;
         let position = Mutex::new(PositionSource { position, _plain: plain });
@@ -252,6 +273,32 @@ impl Engine {
             wal_frames: self.shared.gauge.frames(),
             checkpoints: self.shared.gauge.checkpoints(),
         }
+    }
+
+    /// Are the pages of this database the leader's, byte for byte, as far as the last record that was applied shows? `None`:
+    /// none was applied since it was opened. After row changes they are not, and only another base copy makes them so.
+    pub fn same_pages(&self) -> Option<bool> {
+        self.shared.same_pages()
+    }
+
+    /// What is known about that from the records before this start.
+    pub fn set_same_pages(&self, same: bool) {
+        self.shared.set_same_pages(same);
+    }
+
+    /// Reads every row and returns the checksum over all of them, with the position that it belongs to: what a record of row
+    /// changes there must state. `Busy` while a writer or applier lives.
+    pub fn verify_rows(&self) -> Result<(DbPosition, u64), EngineError> {
+        let _turn = WriteTurn::take(&self.shared)?;
+        let reading = |error| internal_error("reading all rows", &error);
+        let plain = connection::internal(&self.shared.options.path, SMALL_CACHE)?;
+        let position = PositionReader::new(plain.db).map_err(reading)?;
+        let at = position.hold().map_err(reading)?;
+        let shapes = crate::rows::shape::read(plain.db).map_err(reading)?;
+        let sums = RowSums::scan(plain.db, &shapes).map_err(reading)?;
+        let content = sums.content();
+        *self.shared.rows.lock() = Some(sums);
+        Ok((at, content))
     }
 
     pub fn options(&self) -> &EngineOptions {

@@ -17,6 +17,7 @@
 //! | `vfs`, `capture` | the shim at SQLite's `-wal` file: where a commit becomes a record |
 //! | `chance` | the pinned clock and the seeded random numbers of a transaction |
 //! | `checksum` | the content checksum, page by page |
+//! | `rows` | row changes: watched, applied, summed up |
 //! | `authorizer`, `pragma`, `progress` | what clients' SQL may do, and for how long |
 //! | `checkpoint` | the background thread that empties `-wal` |
 //! | `internal`, `kept` | the internal tables, and results kept under idempotency keys |
@@ -32,6 +33,7 @@ mod internal;
 mod kept;
 mod pragma;
 mod progress;
+mod rows;
 mod sql;
 mod vfs;
 

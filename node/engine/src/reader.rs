@@ -106,7 +106,7 @@ impl Reader {
         match run(compiled, &statement.args, &mut room) {
             Ok(result) => Ok(result),
             Err(RunError::TooLarge) => Err(too_large(limits.max_result_bytes).into()),
-            Err(RunError::Refused(failure)) => Err(failure.into()),
+            Err(RunError::Refused(failure) | RunError::Late(failure)) => Err(failure.into()),
             Err(RunError::Sqlite(_)) if over_budget(session) => Err(QueryError::BudgetExceeded),
             Err(RunError::Sqlite(error)) => Err(explain(&session.authorizer, error).into()),
         }

@@ -5,6 +5,8 @@ mod common;
 mod workload;
 
 use common::*;
+use std::collections::BTreeMap;
+
 use rdb_engine::*;
 use rdb_protocol::settings::LogFormat;
 use rdb_record::{ClientTag, Payload};
@@ -24,22 +26,49 @@ fn transaction(dice: &mut Dice, case: u64, step: u64) -> Transaction {
     Transaction { statements, key, ..Transaction::default() }
 }
 
+/// Leader and follower hold the same rows, whatever their pages.
+fn assert_same_rows(leader: &Leader, follower: &Follower) {
+    let mut lines = Vec::new();
+    let found = diff(&leader.path(), &follower.path(), &mut lines).unwrap();
+    assert_eq!(found, DiffSummary::default(), "{}", String::from_utf8_lossy(&lines));
+    for sql in [
+        "SELECT rowid, * FROM nokey",
+        "SELECT rowid, * FROM textkey",
+        "SELECT rowid, * FROM weird",
+        "SELECT * FROM sqlite_sequence",
+        "SELECT rowid, title FROM docs('words')",
+        "SELECT id, x0 FROM spots WHERE x0 > 7",
+        "PRAGMA user_version",
+    ] {
+        assert_eq!(query(&leader.engine, sql).values, follower.query(sql).values, "{sql}");
+    }
+    assert_eq!(follower.query("PRAGMA integrity_check").values, [Value::from("ok")]);
+    assert!(follower.query("PRAGMA foreign_key_check").values.is_empty());
+    assert_eq!(follower.engine.scan_checksum().unwrap(), follower.engine.stats().content);
+}
+
 struct Run {
+    /// The follower's pages must be the leader's.
+    exact: bool,
     leader: Leader,
     follower: Follower,
-    kinds: std::collections::BTreeMap<&'static str, u64>,
+    kinds: BTreeMap<&'static str, u64>,
 }
 
 impl Run {
     fn new(format: LogFormat, case: u64) -> Run {
+        Run::with(Recording::new(format), case)
+    }
+
+    fn with(recording: Recording, case: u64) -> Run {
         let mut leader = Leader::with(|options| {
             options.page_size = [512, 1024, 4096][case as usize % 3];
             options.incremental_vacuum = case % 2 == 0;
         });
         let follower = leader.seed();
-        leader.writer.record_as(Recording::new(format)).unwrap();
+        leader.writer.record_as(recording).unwrap();
         SCHEMA.iter().for_each(|sql| drop(leader.sql(sql)));
-        Run { leader, follower, kinds: Default::default() }
+        Run { exact: recording.format != LogFormat::Logical, leader, follower, kinds: BTreeMap::new() }
     }
 
     fn step(&mut self, dice: &mut Dice, case: u64, step: u64) {
@@ -51,32 +80,59 @@ impl Run {
     fn follow(&mut self) {
         let records = self.leader.take();
         for group in &records {
-            *self
-                .kinds
-                .entry(match group.record.payload.main() {
-                    Payload::Pages(_) => "pages",
-                    Payload::Statements(_) => "statements",
-                    _ => "other",
-                })
-                .or_default() += 1;
+            let kind = match group.record.payload.main() {
+                Payload::Pages(_) => "pages",
+                Payload::Statements(_) => "statements",
+                Payload::Rows(_) => "rows",
+                _ => "other",
+            };
+            *self.kinds.entry(kind).or_default() += 1;
         }
         if let Err(error) = self.follower.applier.apply(&records) {
             panic!("{error}: {:?}", records.last().map(|group| &group.record));
         }
-        assert_eq!(self.leader.engine.content(), self.follower.engine.content());
+        if self.exact {
+            assert_eq!(self.leader.engine.content(), self.follower.engine.content());
+        }
+    }
+
+    fn compare(&self) {
+        if self.exact {
+            assert_equal(&self.leader, &self.follower);
+        }
+        assert_same_rows(&self.leader, &self.follower);
+    }
+
+    /// Lets the follower's database go a way of its own, by a group that this leader never made.
+    fn stray(&mut self, sql: &str) {
+        let dir = std::mem::replace(&mut self.follower, self.leader.seed()).into_dir();
+        let engine = Engine::open(options(dir.path())).unwrap();
+        let mut writer = engine.writer().unwrap();
+        writer.run_group(self.leader.slot(), &[tx(&[sql])], &mut |_| Ok(())).unwrap();
+        drop((writer, engine));
+        self.follower = Follower::open(dir);
+        self.leader.end.index = self.leader.end.index.next();
+    }
+
+    /// An empty follower with another page size, which follows from the first record on.
+    fn other_page_size(recording: Recording) -> Run {
+        let mut run = Run::with(recording, 2);
+        let dir = tempfile::TempDir::new().unwrap();
+        drop(Engine::create(EngineOptions { page_size: 8192, ..options(dir.path()) }).unwrap());
+        run.follower = Follower::open(dir);
+        run.exact = false;
+        run
     }
 }
 
-fn run(format: LogFormat, seed: u64) -> std::collections::BTreeMap<&'static str, u64> {
-    let mut all = std::collections::BTreeMap::new();
+fn run(recording: Recording, seed: u64) -> BTreeMap<&'static str, u64> {
+    let mut all = BTreeMap::new();
     for case in 0..cases() {
         let mut dice = Dice(seed + case);
-        let mut run = Run::new(format, case);
+        let mut run = Run::with(recording, case);
         run.follow();
-        for step in 0..30 {
-            run.step(&mut dice, case, step);
-        }
-        assert_equal(&run.leader, &run.follower);
+        (0..30).for_each(|step| run.step(&mut dice, case, step));
+        run.compare();
         for (kind, count) in run.kinds {
             *all.entry(kind).or_default() += count;
         }
@@ -86,20 +142,31 @@ fn run(format: LogFormat, seed: u64) -> std::collections::BTreeMap<&'static str,
 
 #[test]
 fn pages_carry_everything() {
-    let kinds = run(LogFormat::Page, 1000);
+    let kinds = run(Recording::new(LogFormat::Page), 1000);
     assert!(kinds.len() == 1 && kinds.contains_key("pages"), "{kinds:?}");
 }
 
 #[test]
 fn statements_run_again_give_the_same_bytes() {
-    let kinds = run(LogFormat::Statement, 2000);
+    let kinds = run(Recording::new(LogFormat::Statement), 2000);
     assert!(kinds.len() == 1 && kinds.contains_key("statements"), "{kinds:?}");
 }
 
 #[test]
 fn mixed_gives_the_same_bytes_and_uses_both() {
-    let kinds = run(LogFormat::Mixed, 3000);
+    let kinds = run(Recording::new(LogFormat::Mixed), 3000);
     assert!(kinds["pages"] > 0 && kinds["statements"] > kinds["pages"], "{kinds:?}");
+}
+
+#[test]
+fn row_changes_carry_the_same_rows() {
+    let kinds = run(Recording::new(LogFormat::Logical), 5000);
+    assert!(kinds.len() == 1 && kinds.contains_key("rows"), "{kinds:?}");
+}
+
+#[test]
+fn row_changes_carry_the_same_rows_with_old_values_too() {
+    run(Recording::new(LogFormat::Logical).with_changes(true), 6000);
 }
 
 #[test]
@@ -109,10 +176,76 @@ fn the_format_may_change_at_any_group() {
         let mut run = Run::new(LogFormat::Page, case);
         for step in 0..40 {
             let format = dice.of(&[LogFormat::Page, LogFormat::Statement, LogFormat::Mixed]);
-            run.leader.writer.record_as(Recording::new(format)).unwrap();
+            let recording = Recording::new(format).with_changes(dice.below(3) == 0).for_any_layout(dice.below(3) == 0);
+            run.leader.writer.record_as(recording).unwrap();
             run.step(&mut dice, case, step);
         }
-        assert_equal(&run.leader, &run.follower);
+        run.compare();
+    }
+}
+
+#[test]
+fn row_changes_do_not_depend_on_the_page_size() {
+    for case in 0..cases().div_ceil(4) {
+        let mut dice = Dice(7000 + case);
+        let mut run = Run::other_page_size(Recording::new(LogFormat::Logical));
+        (0..30).for_each(|step| run.step(&mut dice, case, step));
+        run.compare();
+        assert_eq!(run.follower.engine.same_pages(), Some(false));
+    }
+}
+
+#[test]
+fn rows_beside_pages_serve_followers_of_any_layout() {
+    for case in 0..cases().div_ceil(4) {
+        let mut dice = Dice(8000 + case);
+        let format = dice.of(&[LogFormat::Page, LogFormat::Statement, LogFormat::Mixed]);
+        let mut run = Run::other_page_size(Recording::new(format).for_any_layout(true));
+        (0..30).for_each(|step| run.step(&mut dice, case, step));
+        run.compare();
+    }
+}
+
+#[test]
+fn after_row_changes_pages_need_a_new_base_copy() {
+    let mut run = Run::new(LogFormat::Logical, 2);
+    let mut dice = Dice(9);
+    (0..30).for_each(|step| run.step(&mut dice, 1, step));
+    run.leader.writer.record_as(Recording::new(LogFormat::Page).for_any_layout(true)).unwrap();
+    run.step(&mut dice, 1, 31);
+    run.compare();
+    assert_eq!(run.follower.engine.same_pages(), Some(false));
+    run.leader.writer.record_as(Recording::new(LogFormat::Page)).unwrap();
+    run.leader.sql("INSERT INTO plain(a) VALUES (1)");
+    let error = run.follower.applier.apply(&run.leader.take()).unwrap_err();
+    assert!(matches!(error, ApplyError::Diverged { .. }), "{error}");
+    run.follower = run.leader.seed();
+    run.leader.sql("INSERT INTO plain(a) VALUES (2)");
+    run.follow();
+    assert_equal(&run.leader, &run.follower);
+}
+
+#[test]
+fn a_table_whose_rows_cannot_be_named_is_refused_when_it_is_made() {
+    let mut run = Run::new(LogFormat::Logical, 2);
+    let refused = run.leader.try_sql("CREATE TABLE t(rowid, _rowid_, oid)").unwrap_err().api;
+    assert!(refused.message.contains("t could not be named") && refused.hint.contains("logFormat"), "{refused:?}");
+    run.leader.sql("CREATE TABLE t(rowid, _rowid_)");
+    run.leader.sql("INSERT INTO t VALUES (1, 2)");
+    run.follow();
+    run.compare();
+}
+
+#[test]
+fn a_missing_table_or_row_is_an_error() {
+    for sql in ["DROP TABLE uniq", "DELETE FROM uniq", "UPDATE uniq SET v = 3"] {
+        let mut run = Run::new(LogFormat::Logical, 2);
+        run.leader.sql("INSERT INTO uniq VALUES (1, 1, 1)");
+        run.follow();
+        run.stray(sql);
+        run.leader.sql("UPDATE uniq SET v = 2");
+        let error = run.follower.applier.apply(&run.leader.take()).unwrap_err();
+        assert!(matches!(error, ApplyError::Failed { .. } | ApplyError::Diverged { .. }), "{sql}: {error}");
     }
 }
 
@@ -165,15 +298,7 @@ fn a_follower_whose_rows_differ_stops_at_the_statement_that_touches_them() {
     let mut run = Run::new(LogFormat::Statement, 2);
     run.leader.sql("INSERT INTO plain(id, a) VALUES (5, 1)");
     run.follow();
-    // Another leader's group, which this one never made.
-    let dir = std::mem::replace(&mut run.follower, run.leader.seed()).dir;
-    let engine = Engine::open(options(dir.path())).unwrap();
-    let mut writer = engine.writer().unwrap();
-    let slot = Slot { previous: run.leader.end, ..run.leader.slot() };
-    writer.run_group(slot, &[tx(&["UPDATE plain SET a = 2 WHERE id = 5"])], &mut |_| Ok(())).unwrap();
-    drop((writer, engine));
-    run.follower = Follower::open(dir);
-    run.leader.end.index = run.leader.end.index.next();
+    run.stray("UPDATE plain SET a = 2 WHERE id = 5");
     run.leader.sql("UPDATE plain SET a = a + 1 WHERE id = 5");
     let error = run.follower.applier.apply(&run.leader.take()).unwrap_err();
     assert!(matches!(error, ApplyError::Diverged { .. }), "{error}");

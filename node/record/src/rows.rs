@@ -1,6 +1,6 @@
 //! Row changes: the payload of a logical record, and what stands beside every other payload for the change stream.
 //!
-//! Version (1 byte, now 1), flags (1: bit 0 old values, bit 1 column names), schema cookie before (4) and after (4), chain before the record (8), seed (8),
+//! Version (1 byte, now 1), flags (1: bit 0 old values, bit 1 column names, bit 2 the checksum is stated), schema cookie before (4) and after (4), chain before the record (8), seed (8),
 //! content checksum of the rows after (8); then items, each a tag byte and its content:
 //!
 //! | tag | content |
@@ -28,6 +28,7 @@ const VERSION: u8 = 1;
 const HEADER: usize = 34;
 const OLD_VALUES: u8 = 1;
 const NAMES: u8 = 2;
+const SUMMED: u8 = 4;
 const WITHOUT_ROWID: u8 = 1;
 const INTERNAL: u8 = 2;
 
@@ -43,8 +44,9 @@ pub struct RowGroup {
     pub previous_chain: Chain,
     /// Of `random()` in the statements among the items, with their number.
     pub seed: u64,
-    /// Checksum over all rows of the leader's database afterwards.
-    pub content: u64,
+    /// Checksum over all rows of the leader's database afterwards, where the leader keeps one: only then followers can apply
+    /// the changes.
+    pub content: Option<u64>,
     /// The items, encoded.
     pub body: Bytes,
 }
@@ -113,12 +115,14 @@ impl RowGroup {
 
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         out.push(VERSION);
-        out.push(if self.old_values { OLD_VALUES } else { 0 } | if self.names { NAMES } else { 0 });
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let summed = flag(self.content.is_some(), SUMMED);
+        out.push(flag(self.old_values, OLD_VALUES) | flag(self.names, NAMES) | summed);
         out.extend_from_slice(&self.cookie_before.to_le_bytes());
         out.extend_from_slice(&self.cookie_after.to_le_bytes());
         out.extend_from_slice(&self.previous_chain.0.to_le_bytes());
         out.extend_from_slice(&self.seed.to_le_bytes());
-        out.extend_from_slice(&self.content.to_le_bytes());
+        out.extend_from_slice(&self.content.unwrap_or(0).to_le_bytes());
         out.extend_from_slice(&self.body);
     }
 
@@ -133,7 +137,7 @@ impl RowGroup {
             cookie_after: from.u32()?,
             previous_chain: Chain(from.u64()?),
             seed: from.u64()?,
-            content: from.u64()?,
+            content: Some(from.u64()?).filter(|_| flags & SUMMED != 0),
             body: bytes.slice(HEADER..),
         })
     }
@@ -343,7 +347,7 @@ impl RowLog {
     }
 
     /// The group as it goes into the record.
-    pub fn group(&self, cookies: (u32, u32), previous_chain: Chain, seed: u64, content: u64) -> RowGroup {
+    pub fn group(&self, cookies: (u32, u32), previous_chain: Chain, seed: u64, content: Option<u64>) -> RowGroup {
         RowGroup {
             old_values: self.old_values,
             names: self.names,

@@ -170,7 +170,7 @@ proptest! {
             apply(&mut log, op);
         }
         let pages = PageGroup { page_size: 512, database_pages: 1, pages: vec![(1, Bytes::from(vec![1; 512]))] };
-        let payload = Payload::WithRows(Box::new(Payload::Pages(pages)), log.group((1, 2), Chain(5), 3, 4));
+        let payload = Payload::WithRows(Box::new(Payload::Pages(pages)), log.group((1, 2), Chain(5), 3, Some(4)));
         let decoded = entry(payload.clone()).decode().unwrap();
         prop_assert_eq!(&decoded.payload, &payload);
         let rows = decoded.payload.rows().unwrap();
@@ -188,7 +188,7 @@ proptest! {
         let group = statements(Bytes::from(body.clone()));
         let _ = group.transactions();
         let rows = RowGroup {
-            old_values: flags & 1 != 0, names: flags & 2 != 0, cookie_before: 0, cookie_after: 0, previous_chain: Chain(0), seed: 0, content: 0,
+            old_values: flags & 1 != 0, names: flags & 2 != 0, cookie_before: 0, cookie_after: 0, previous_chain: Chain(0), seed: 0, content: None,
             body: Bytes::from(body),
         };
         let _ = rows.items();
@@ -197,9 +197,10 @@ proptest! {
 
 #[test]
 fn a_newer_payload_asks_for_an_upgrade() {
-    for payload in
-        [Payload::Statements(statements(Bytes::new())), Payload::Rows(RowLog::default().group((0, 0), Chain(0), 0, 0))]
-    {
+    for payload in [
+        Payload::Statements(statements(Bytes::new())),
+        Payload::Rows(RowLog::default().group((0, 0), Chain(0), 0, None)),
+    ] {
         let whole = entry(payload);
         let mut bytes = whole.bytes.to_vec();
         bytes[56] = 9;

@@ -12,6 +12,8 @@ pub(crate) enum RunError {
     Sqlite(SqliteError),
     /// Refused before or besides SQLite; the statement may have changed something if `TooLarge`.
     Refused(SqlFailure),
+    /// Refused after it had run: its changes stand and must be undone with all others.
+    Late(SqlFailure),
     TooLarge,
 }
 

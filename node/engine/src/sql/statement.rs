@@ -6,6 +6,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::{self, NonNull};
 
+use rdb_record::CellRef;
 use rusqlite::ffi;
 
 use crate::value::{Column, Value};
@@ -138,6 +139,28 @@ impl Stmt {
         self.check(code)
     }
 
+    /// Binds a record's value without copying it.
+    ///
+    /// # Safety
+    /// As [`Stmt::bind`].
+    pub(crate) unsafe fn bind_cell(&self, index: usize, cell: CellRef<'_>) -> Result<(), SqliteError> {
+        let (raw, at) = (self.raw(), index as c_int);
+        // SAFETY: the caller keeps the bytes alive; SQLITE_STATIC tells SQLite not to copy or free them.
+        let code = unsafe {
+            match cell {
+                CellRef::Null => ffi::sqlite3_bind_null(raw, at),
+                CellRef::Integer(value) => ffi::sqlite3_bind_int64(raw, at, value),
+                CellRef::Real(value) => ffi::sqlite3_bind_double(raw, at, value),
+                CellRef::Text(text) => {
+                    let (start, length) = (text.as_ptr().cast(), text.len() as u64);
+                    ffi::sqlite3_bind_text64(raw, at, start, length, ffi::SQLITE_STATIC(), ffi::SQLITE_UTF8 as u8)
+                }
+                CellRef::Blob(blob) => return self.bind_blob(index, blob),
+            }
+        };
+        self.check(code)
+    }
+
     pub(crate) fn bind_integer(&self, index: usize, value: i64) -> Result<(), SqliteError> {
         // SAFETY: the statement is alive.
         let code = unsafe { ffi::sqlite3_bind_int64(self.raw(), index as c_int, value) };
@@ -230,6 +253,12 @@ impl Stmt {
                 _ => Value::Null,
             }
         }
+    }
+
+    /// A column of the present row as it is, borrowed until the next step.
+    pub(crate) fn cell(&self, index: usize) -> CellRef<'_> {
+        // SAFETY: the statement stands on a row, and its values live until the next call that moves it.
+        unsafe { crate::rows::cell(ffi::sqlite3_column_value(self.raw(), index as c_int)) }
     }
 
     pub(crate) fn integer(&self, index: usize) -> i64 {

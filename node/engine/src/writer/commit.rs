@@ -12,6 +12,7 @@ use crate::checksum::TableChange;
 use crate::engine::Shared;
 use crate::error::CommitError;
 use crate::vfs::WalSink;
+use crate::writer::rows::RowsOffer;
 
 /// What happened at the commit point of an attempt.
 pub(super) enum Decision {
@@ -47,6 +48,8 @@ pub(super) struct CommitPoint<'a> {
     clients: RefCell<Vec<ClientTag>>,
     /// The group as statements, if it may go so.
     statements: RefCell<Option<Statements>>,
+    /// Its row changes, alone or beside.
+    rows: RefCell<Option<RowsOffer>>,
     /// The position row is written: a commit frame makes a record.
     armed: Cell<bool>,
     frames: Cell<u64>,
@@ -62,6 +65,7 @@ impl<'a> CommitPoint<'a> {
             timestamp,
             clients: RefCell::default(),
             statements: RefCell::new(None),
+            rows: RefCell::new(None),
             armed: Cell::new(false),
             frames: Cell::new(0),
             decision: RefCell::new(Decision::None),
@@ -73,6 +77,7 @@ impl<'a> CommitPoint<'a> {
         self.capture.borrow_mut().reset();
         self.clients.borrow_mut().clear();
         self.statements.replace(None);
+        self.rows.replace(None);
         self.armed.set(false);
         self.frames.set(0);
         self.decision.replace(Decision::None);
@@ -83,6 +88,14 @@ impl<'a> CommitPoint<'a> {
         let mut clients = self.clients.borrow_mut();
         clients.push(tag);
         clients.len() - 1
+    }
+
+    pub(super) fn clients(&self) -> usize {
+        self.clients.borrow().len()
+    }
+
+    pub(super) fn offer_rows(&self, rows: Option<RowsOffer>) {
+        self.rows.replace(rows);
     }
 
     pub(super) fn offer(&self, statements: Option<Statements>) {
@@ -156,12 +169,20 @@ impl WalSink for CommitPoint<'_> {
         let Some(change) = change else {
             return self.refuse(Decision::Refused(table_missing()));
         };
-        let record = Record {
-            timestamp: self.timestamp,
-            content: change.content,
-            clients: self.clients.take(),
-            payload: self.payload(group),
+        let rows = self.rows.take();
+        if rows.as_ref().is_some_and(|rows| !rows.is_whole()) {
+            return self.refuse(Decision::Refused(written_late()));
+        }
+        let content = match &rows {
+            Some(rows) if rows.alone => rows.group.content.unwrap_or(0),
+            _ => change.content,
         };
+        let payload = match rows {
+            Some(RowsOffer { group: rows, alone: true, .. }) => Payload::Rows(rows),
+            Some(RowsOffer { group: rows, .. }) => Payload::WithRows(Box::new(self.payload(group)), rows),
+            None => self.payload(group),
+        };
+        let record = Record { timestamp: self.timestamp, content, clients: self.clients.take(), payload };
         self.decision.replace(Decision::Called);
         match (self.commit.borrow_mut())(record) {
             Ok(()) => {
@@ -171,6 +192,14 @@ impl WalSink for CommitPoint<'_> {
             Err(refused) => self.refuse(Decision::Refused(refused)),
         }
     }
+}
+
+/// A virtual table that writes rows while SQLite commits: they would be missing in the record.
+fn written_late() -> CommitError {
+    CommitError(ErrorCode::Forbidden.error(
+        "a virtual table writes rows during COMMIT, which the log of row changes cannot carry",
+        "set replication.logFormat to page, statement or mixed and changeStream to false",
+    ))
 }
 
 /// The table lives as long as a writer does, so this is a defect; refusing is safe.

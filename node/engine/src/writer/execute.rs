@@ -79,6 +79,7 @@ impl Writer {
         if savepoint {
             self.internal(|own| own.sql.savepoint.execute()).map_err(|error| self.broken(error))?;
         }
+        self.take_mark();
         let ran = self.run_statements(transaction);
         if std::mem::take(&mut self.schema_changed) {
             self.forget_schema();
@@ -102,6 +103,7 @@ impl Writer {
                     let failure = too_large(transaction.limits.max_result_bytes);
                     return Err(Failed { failure, kind: Kind::Statement });
                 }
+                Err(RunError::Late(failure)) => return Err(Failed { failure, kind: Kind::Environment }),
                 Err(RunError::Refused(failure)) => return Err(Failed { failure, kind: Kind::Statement }),
                 Err(RunError::Sqlite(error)) => return Err(self.failed(error)),
             }
@@ -121,11 +123,15 @@ impl Writer {
         let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql).map_err(RunError::Refused)?;
         let (effects, readonly): (Effects, bool) = (compiled.effects, compiled.readonly);
         if let Some(what) = compiled.unrepeatable.as_ref().filter(|_| keyed || !readonly) {
-            if self.recording.format == LogFormat::Statement {
+            let alone = self.recording.format == LogFormat::Logical && compiled.effects.changes_for_sure();
+            if self.recording.format == LogFormat::Statement || alone {
                 return Err(RunError::Refused(unrepeatable(what)));
             }
             ran.unrepeatable = true;
         }
+        self.before_statement(effects)?;
+        let session = &self.session;
+        let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql).map_err(RunError::Refused)?;
         session.authorizer.forget();
         // SAFETY: plain questions to an open connection.
         let total = || unsafe { ffi::sqlite3_total_changes64(session.db) };
@@ -151,6 +157,9 @@ impl Writer {
         }
         // SAFETY: as above.
         result.last_insert_rowid = unsafe { ffi::sqlite3_last_insert_rowid(session.db) };
+        if !readonly {
+            self.after_statement(effects, statement).map_err(RunError::Late)?;
+        }
         Ok(result)
     }
 

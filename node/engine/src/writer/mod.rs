@@ -11,6 +11,7 @@
 //! | [`execute`] | one client transaction inside of the group |
 //! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
 //! | [`replay`] | statement records of another leader, run again |
+//! | [`rows`], [`apply_rows`] | the group as row changes; row changes of another leader |
 //! | [`keys`] | outcomes kept under idempotency keys |
 //! | [`plan`] | what the attempts at one group have shown |
 //! | [`own_sql`], [`space`] | the engine's own statements; is there room on the disk |
@@ -20,12 +21,14 @@
 //! some leave the group in a state that cannot be undone alone. Then the group *breaks*: everything is rolled back,
 //! that transaction's failure stands, and the others run again without it. Nothing had been logged or answered.
 
+mod apply_rows;
 mod commit;
 mod execute;
 pub(crate) mod keys;
 mod own_sql;
 mod plan;
 mod replay;
+mod rows;
 mod space;
 
 use std::sync::Arc;
@@ -43,6 +46,7 @@ use crate::connection::{self, Guarded, internal_error, sqlite};
 use crate::engine::{DbPosition, WriteTurn};
 use crate::error::{CommitError, EngineError, Fatal, SqlFailure};
 use crate::internal::PositionReader;
+use crate::rows::watch::Mode;
 use crate::sql::cache::StatementCache;
 use crate::sql::failure::{FULL_HINT, failure};
 use crate::sql::statement::{SqliteError, Stmt};
@@ -53,6 +57,7 @@ use execute::{Done, Stop};
 use keys::Keys;
 use own_sql::OwnSql;
 use plan::{Attempt, Plan, all_failed, all_failed_anew, not_run};
+use rows::Rows;
 
 /// Where the group's record goes in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,14 +84,35 @@ impl Slot {
 pub struct Recording {
     pub format: LogFormat,
     /// Rows are watched while they change.
-    pub(crate) watched: bool,
+    watched: bool,
+    /// Rows stand beside every other payload.
+    beside: bool,
+    /// They carry old values and names, for consumers.
+    old_values: bool,
+    /// They are summed up, for followers that apply them.
+    sums: bool,
     /// The group is another leader's.
     replay: bool,
 }
 
 impl Recording {
     pub fn new(format: LogFormat) -> Recording {
-        Recording { format, watched: false, replay: false }
+        let logical = format == LogFormat::Logical;
+        Recording { format, watched: logical, sums: logical, ..Recording::default() }
+    }
+
+    /// Row changes for consumers go with every record.
+    #[must_use]
+    pub fn with_changes(self, wanted: bool) -> Recording {
+        let beside = self.beside || wanted && self.format != LogFormat::Logical;
+        Recording { watched: self.watched || wanted, beside, old_values: wanted, ..self }
+    }
+
+    /// Row changes go with every record, so that followers can apply those whose pages are laid out otherwise.
+    #[must_use]
+    pub fn for_any_layout(self, wanted: bool) -> Recording {
+        let beside = self.beside || wanted && self.format != LogFormat::Logical;
+        Recording { watched: self.watched || wanted, sums: self.sums || wanted, beside, ..self }
     }
 
     fn replay() -> Recording {
@@ -160,6 +186,9 @@ pub struct Writer {
     canonical: bool,
     statements: StatementLog,
     draft: StatementDraft,
+    rows: Rows,
+    /// Place of the present transaction in its group.
+    number: u32,
     /// The present transaction has changed the schema.
     schema_changed: bool,
     /// The present group has.
@@ -207,6 +236,8 @@ impl Writer {
             canonical: false,
             statements: StatementLog::default(),
             draft: StatementDraft::default(),
+            rows: Rows::default(),
+            number: 0,
             schema_changed: false,
             group_changed_schema: false,
             fragile: None,
@@ -225,6 +256,13 @@ impl Writer {
             let sql = if recording.canonical() { "PRAGMA secure_delete = ON" } else { "PRAGMA secure_delete = OFF" };
             self.internal(|own| Stmt::internal(own.session.db, sql)?.execute())?;
             self.canonical = recording.canonical();
+        }
+        if recording.watched != self.rows.on {
+            self.rows.watch.install(self.session.db, recording.watched);
+            self.rows.on = recording.watched;
+            self.rows.stale = true;
+            self.cache.clear();
+            self.rows.sql.clear();
         }
         self.recording = recording;
         Ok(())
@@ -285,8 +323,12 @@ impl Writer {
         if let Err(error) = self.internal(|own| own.sql.begin.execute()) {
             return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
         }
-        let mut results = Vec::with_capacity(group.len());
         self.group_changed_schema = false;
+        if let Err(error) = self.begin_rows() {
+            self.roll_back();
+            return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
+        }
+        let mut results = Vec::with_capacity(group.len());
         let (mut wrote, mut changed, mut exact) = (false, plan.force_record, true);
         // Something that failed has left bytes behind.
         let mut soiled = false;
@@ -298,6 +340,7 @@ impl Writer {
             }
             chance::begin_transaction(index as u32);
             self.statements.begin(index as u32, &mut self.draft);
+            self.watch_transaction(index as u32, transaction.key.as_ref().map(|_| point.clients()));
             match self.execute(transaction, &slot) {
                 Ok(done) => {
                     wrote |= done.wrote;
@@ -314,6 +357,7 @@ impl Writer {
                 }
                 Err(stop) => {
                     self.statements.take_back();
+                    self.unwatch();
                     soiled |= self.may_soil();
                     match self.stopped(stop, index, plan, point) {
                         Some(attempt) => return Ok(attempt),
@@ -347,6 +391,15 @@ impl Writer {
         if changed && let Err(full) = space::check(&self.turn.0.options) {
             self.roll_back();
             return Ok(Attempt::Done(all_failed(plan, &full)));
+        }
+        if changed {
+            match self.finish_rows(&slot) {
+                Ok(rows) => point.offer_rows(rows),
+                Err(error) => {
+                    self.roll_back();
+                    return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
+                }
+            }
         }
         if changed && exact {
             point.offer(self.statement_group(&slot));
@@ -424,11 +477,18 @@ impl Writer {
 
     /// Writes what belongs to the record besides the clients' changes.
     fn order_record(&mut self, slot: &Slot, point: &CommitPoint<'_>) -> Result<(), SqliteError> {
-        let position = slot.position();
         self.internal(|own| {
             if point.has_clients() {
                 own.keys.expire(slot.unix_ms)?;
             }
+            Ok(())
+        })?;
+        self.write_position(slot, point)
+    }
+
+    fn write_position(&mut self, slot: &Slot, point: &CommitPoint<'_>) -> Result<(), SqliteError> {
+        let position = slot.position();
+        self.internal(|own| {
             own.sql.position.bind_integer(1, position.epoch.0 as i64)?;
             own.sql.position.bind_integer(2, position.index.0 as i64)?;
             own.sql.position.bind_integer(3, position.previous_chain.0 as i64)?;
@@ -448,6 +508,7 @@ impl Writer {
         self.ordered.store(true, Ordering::Relaxed);
         let committed = self.internal(|own| own.sql.commit.execute());
         self.ordered.store(false, Ordering::Relaxed);
+        self.rows.watch.mode.set(Mode::Off);
         let decision = point.take_decision();
         let error = match (committed, decision) {
             (Ok(()), Decision::Committed(change)) => {
@@ -458,6 +519,7 @@ impl Writer {
                 }
                 shared.gauge.add(point.frames());
                 self.position = position;
+                self.rows_committed();
                 return Ok(Attempt::Done(self.finished(results, Some(position))));
             }
             (Ok(()), Decision::None) if !point.armed() => {
@@ -508,9 +570,12 @@ impl Writer {
     /// Ends the SQLite transaction, if it did not end itself.
     fn roll_back(&mut self) {
         self.session.progress.stop();
+        self.rows.watch.mode.set(Mode::Off);
         // The schema may be an older one again.
         self.fragile = None;
         if std::mem::take(&mut self.group_changed_schema) {
+            self.rows.stale = true;
+            self.rows.sql.clear();
             self.cache.clear();
         }
         if !self.in_transaction() {
@@ -539,6 +604,8 @@ impl Writer {
     pub(crate) fn moved_to(&mut self, position: DbPosition) {
         self.position = position;
         self.fragile = None;
+        self.rows.stale = true;
+        self.rows.sql.clear();
     }
 
     /// Position of the last record in the database.

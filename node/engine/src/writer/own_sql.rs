@@ -13,6 +13,7 @@ pub(super) struct OwnSql {
     pub(super) position: Stmt,
     pub(super) fragile: Stmt,
     pub(super) free_pages: Stmt,
+    pub(super) cookie: Stmt,
 }
 
 impl OwnSql {
@@ -27,6 +28,7 @@ impl OwnSql {
             release: stmt("RELEASE _rdb_transaction")?,
             undefer: stmt("PRAGMA defer_foreign_keys = OFF")?,
             position: stmt("UPDATE _rdb_position SET epoch = ?1, idx = ?2, previous_chain = ?3 WHERE id = 1")?,
+            cookie: stmt("PRAGMA schema_version")?,
             free_pages: stmt("PRAGMA freelist_count")?,
             // ON CONFLICT FAIL and RAISE(FAIL) keep the rows changed before the failure; deferred keys are found
             // broken only at the end. A false alarm costs a savepoint per transaction.

@@ -39,6 +39,7 @@ impl Writer {
             if made.content == record.content { Ok(()) } else { Err(diverged()) }
         };
         self.set_recording(Recording { watched: group.watched, ..Recording::replay() }).map_err(environment)?;
+        self.set_raw(false).map_err(environment)?;
         let empty = Capture::new(shared.page_size, 0);
         let capture = std::mem::replace(&mut self.capture, empty);
         let point = CommitPoint::new(&shared, capture, &mut verify, timestamp);
@@ -55,6 +56,8 @@ impl Writer {
                 }
                 shared.gauge.add(frames);
                 self.position = position;
+                self.rows_committed();
+                self.rows.stale = true;
                 Ok(())
             }
             (ran, decision) => {
@@ -121,7 +124,7 @@ impl Writer {
     }
 }
 
-fn environment(error: SqliteError) -> ApplyError {
+pub(super) fn environment(error: SqliteError) -> ApplyError {
     if error.is_full() { ApplyError::Full(error.message) } else { ApplyError::Io(failure(error, None).api.message) }
 }
 

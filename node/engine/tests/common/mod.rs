@@ -134,6 +134,11 @@ impl Follower {
         Follower { dir, engine, applier }
     }
 
+    /// Its directory, closed.
+    pub fn into_dir(self) -> TempDir {
+        self.dir
+    }
+
     pub fn path(&self) -> PathBuf {
         self.dir.path().join("db")
     }
