@@ -214,6 +214,9 @@ fn settings(spec: &ClusterSpec) -> NodeSettings {
     NodeSettings {
         mode: spec.replication.mode,
         log_format: spec.replication.log_format,
+        change_stream: spec.replication.change_stream,
+        // Depends on what the nodes report; see `View::settings`.
+        rows_for_all: false,
         heartbeat_interval_ms: spec.failover.heartbeat_interval.millis(),
         lease_duration_ms: spec.failover.lease_duration.millis(),
         progress_timeout_ms: spec.failover.progress_timeout.millis(),

@@ -62,6 +62,11 @@ pub enum LogFormat {
 pub struct NodeSettings {
     pub mode: Mode,
     pub log_format: LogFormat,
+    /// Records carry row changes with old values, for `GET /v1/changes`.
+    pub change_stream: bool,
+    /// Records carry row changes beside pages and statements, for followers whose pages are not the leader's: after the
+    /// format `logical`, until each of them has a new base copy.
+    pub rows_for_all: bool,
     pub heartbeat_interval_ms: u64,
     /// D of rule 16.
     pub lease_duration_ms: u64,
@@ -82,6 +87,8 @@ impl Default for NodeSettings {
         NodeSettings {
             mode: Mode::default(),
             log_format: LogFormat::default(),
+            change_stream: false,
+            rows_for_all: false,
             heartbeat_interval_ms: 250,
             lease_duration_ms: 1000,
             progress_timeout_ms: 10_000,

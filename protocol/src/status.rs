@@ -148,6 +148,10 @@ pub struct NodeStatus {
     /// Leader: records below or at this index were acknowledged to clients.
     pub acknowledged: Index,
     pub seed: Option<SeedReport>,
+    /// Follower: the pages of its database are not the leader's, for it applied row changes. Leader: it logs row changes alone.
+    /// Such nodes need a new base copy before they can follow pages or statements.
+    #[serde(default)]
+    pub other_layout: bool,
     pub divergences: Vec<DivergenceReport>,
     pub problems: Vec<Problem>,
 }

@@ -1,7 +1,6 @@
 //! The spec of a local cluster: stored beside its data, changed by options and by `rdb local set`.
 
 use rdb_control::{Cluster, ClusterSpec};
-use rdb_protocol::settings::LogFormat;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,10 +48,6 @@ impl StoredSpec {
 
     /// The valid cluster that it describes.
     pub fn cluster(&self) -> Result<Cluster, LocalError> {
-        if self.spec.replication.log_format == LogFormat::Logical {
-            let why = "replication.logFormat: the nodes of this version do not write the format logical";
-            return Err(LocalError::Spec(why.to_owned()));
-        }
         Cluster::parse(&self.name, &self.spec).map_err(|error| LocalError::Spec(error.to_string()))
     }
 
@@ -124,15 +119,6 @@ fn resolve(tree: &Value, path: &str) -> Result<String, String> {
 mod tests {
     use super::*;
     use rdb_protocol::settings::Mode;
-
-    #[test]
-    fn a_log_format_that_nodes_do_not_write_yet_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut stored = StoredSpec::read(&Layout::create(dir.path()).unwrap(), "local").unwrap();
-        assert!(stored.cluster().is_ok());
-        stored.set("logFormat", "logical").unwrap();
-        assert!(stored.cluster().unwrap_err().to_string().contains("logFormat"));
-    }
 
     #[test]
     fn fields_are_set_by_path_or_by_their_last_part() {

@@ -316,6 +316,7 @@ impl Node {
             uncommitted_ms: None,
             acknowledged: self.durable.committed,
             seed: None,
+            other_layout: false,
             divergences: Vec::new(),
             problems: Vec::new(),
         }

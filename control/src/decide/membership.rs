@@ -124,7 +124,7 @@ pub(super) fn reseed(view: &View, draft: &mut Draft) {
     }
 }
 
-fn send_reseed(view: &View, draft: &mut Draft, name: &NodeName, status: &NodeStatus) {
+pub(super) fn send_reseed(view: &View, draft: &mut Draft, name: &NodeName, status: &NodeStatus) {
     let call = AdminCall::Reseed(Reseed { epoch: view.status().epoch, incarnation: status.incarnation });
     draft.call(view, name, call, AfterDone::Repeat);
 }
@@ -148,7 +148,7 @@ fn requested_reseed(view: &View, draft: &mut Draft, name: &NodeName) {
     }
 }
 
-fn refuse_reseed(view: &View, leading: &NodeStatus, name: &NodeName) -> Option<String> {
+pub(super) fn refuse_reseed(view: &View, leading: &NodeStatus, name: &NodeName) -> Option<String> {
     let instance = view.instance(name)?;
     if leading.name == *name {
         return Some("it is the leader; switch over first".to_owned());

@@ -12,6 +12,7 @@
 //! | [`switchover`] | planned change of the leader |
 //! | [`rollout`] | rolling updates and drained machines: one instance at a time, the leader last |
 //! | [`membership`] | instances: create, initialise, point at the leader, re-seed, remove |
+//! | [`layout`] | new base copies after the log carried row changes |
 //! | [`lease`] | rules 16 and 17 |
 //! | [`forecast`], [`receipt`], [`report`] | what people are told |
 //! | [`view`], [`draft`] | questions about what was observed; the plan in the making |
@@ -27,6 +28,7 @@ mod elect;
 mod failover;
 mod forced;
 mod forecast;
+mod layout;
 mod lease;
 mod lost;
 mod membership;
@@ -133,6 +135,7 @@ fn run_steadily(view: &View, draft: &mut Draft) {
         return;
     }
     membership::reseed(view, draft);
+    layout::go_on(view, draft);
     membership::remove_surplus(view, draft);
     rollout::go_on(view, draft);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rdb_protocol::settings::{Mode, NodeSettings};
+use rdb_protocol::settings::{LogFormat, Mode, NodeSettings};
 use rdb_protocol::status::{FollowerProgress, NodeState, NodeStatus, Role};
 use rdb_protocol::{ClusterConfig, Epoch, Index, Member, NodeName};
 
@@ -181,7 +181,15 @@ impl<'a> View<'a> {
     /// What the nodes are run with.
     pub(super) fn settings(&self) -> NodeSettings {
         let retain_from = self.observed.snapshots.as_ref().and_then(|snapshots| snapshots.retain_from);
-        NodeSettings { retain_from, ..self.cluster.settings.clone() }
+        NodeSettings { retain_from, rows_for_all: self.rows_for_all(), ..self.cluster.settings.clone() }
+    }
+
+    /// Followers that applied row changes have pages of their own. Where the log carries pages or statements again, it carries
+    /// row changes too until each of them has a new base copy; see [`super::layout`].
+    fn rows_for_all(&self) -> bool {
+        let mut reports = self.running().filter_map(|(_, instance)| instance.status());
+        self.cluster.settings.log_format != LogFormat::Logical
+            && reports.any(|status| self.is_ours(status) && status.other_layout)
     }
 
     pub(super) fn in_maintenance(&self) -> bool {

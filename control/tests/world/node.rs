@@ -335,6 +335,7 @@ impl Node {
             uncommitted_ms: self.waiting_since_ms.map(|at| now - at),
             acknowledged: Index(self.acknowledged as u64),
             seed: None,
+            other_layout: false,
             divergences: self.divergences.clone(),
             problems: self.problems.clone(),
         }

@@ -7,6 +7,7 @@ use rdb_log::{ControlError, DataState, Log, LogError, LogOptions};
 use rdb_protocol::admin::{AdminRefusal, Init};
 use rdb_protocol::status::SeedReport;
 use rdb_protocol::{Incarnation, Index, Position};
+use rdb_record::Payload;
 use rdb_replication::{Replica, StartError, Time};
 
 use super::copied::{self, Expected};
@@ -182,11 +183,7 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
         let reason = format!("the database is at {}, the log ends at {}", position.index, log.last());
         return unusable("LOG_BEHIND", reason);
     }
-    if let Some(stated) = stated_content(&log, position.index)?
-        && stated != content
-    {
-        let index = position.index;
-        let reason = format!("the database's content is {content:016x}, record {index} states {stated:016x}");
+    if let Err(reason) = check_content(&log, &engine, position.index, content)? {
         return unusable("DATABASE_CORRUPT", reason);
     }
     if let Some(last) =
@@ -207,13 +204,34 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
     Ok(Ok(()))
 }
 
-/// What the database must hold after the record at `index`; `None` when the log begins behind it.
-fn stated_content(log: &Log, index: Index) -> Result<Option<u64>, BootError> {
+/// Does the database hold what the record at `index` states? `content` is the checksum of its pages; where they are not the
+/// leader's, the rows are summed up.
+fn check_content(log: &Log, engine: &Engine, index: Index, content: u64) -> Result<Result<(), String>, BootError> {
     if index <= log.base().index {
-        return Ok(None);
+        return Ok(Ok(()));
     }
     let entries = log.read(index, 1)?;
-    Ok(entries.first().map(|entry| entry.decode()).transpose().map_err(LogError::from)?.map(|record| record.content))
+    let Some(entry) = entries.first() else { return Ok(Ok(())) };
+    let record = entry.decode().map_err(LogError::from)?;
+    let alone = matches!(record.payload, Payload::Rows(_));
+    if !alone && record.content == content {
+        return Ok(Ok(()));
+    }
+    let differs = |ours: u64, stated: u64| {
+        Ok(Err(format!("the database's content is {ours:016x}, record {index} states {stated:016x}")))
+    };
+    let Some(stated) = record.payload.rows().and_then(|rows| rows.content) else {
+        return differs(content, record.content);
+    };
+    match engine.verify_rows() {
+        Ok((_, rows)) if rows == stated => {
+            engine.set_same_pages(false);
+            Ok(Ok(()))
+        }
+        Ok((_, rows)) => differs(rows, stated),
+        Err(EngineError::Corrupt { why, .. }) => Ok(Err(why)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn give_up(node: &Node, core: &mut Core, unusable: Unusable) -> Result<(), BootError> {

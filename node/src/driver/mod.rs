@@ -49,6 +49,7 @@ use hyper::{Request, StatusCode};
 use parking_lot::{Condvar, Mutex, RwLock};
 use rdb_engine::{ApplyError, Engine, EngineError, EngineOptions, Reader, Recording};
 use rdb_log::{Control, DataState};
+use rdb_protocol::settings::{LogFormat, NodeSettings};
 use rdb_protocol::{Incarnation, NodeName};
 use rdb_replication::{Input, Time};
 use tokio::sync::watch;
@@ -143,7 +144,7 @@ impl Node {
             group_since: AtomicU64::new(0),
             result_limit: AtomicU64::new(control_settings.max_result_bytes),
             limits: RwLock::new(crate::http::backend::Limits::of(&control_settings)),
-            recording: RwLock::new(Recording::new(control_settings.log_format)),
+            recording: RwLock::new(recording(&control_settings)),
             shutdown: watch::Sender::new(false),
             demoted: watch::Sender::new(0),
         });
@@ -203,6 +204,15 @@ impl Node {
 
     fn open_engine(&self) -> Result<Engine, EngineError> {
         Engine::open(self.engine_options())
+    }
+
+    /// Are the pages here others than those that a follower of pages would need?
+    fn other_layout(&self, leads: bool) -> bool {
+        if leads {
+            self.recording.read().format == LogFormat::Logical
+        } else {
+            self.engine().is_some_and(|engine| engine.same_pages() == Some(false))
+        }
     }
 
     /// May this leader answer a linearizable read whose snapshot was taken before this call?
@@ -268,6 +278,11 @@ impl Node {
             ApplyError::Order { .. } | ApplyError::Io(_) => die("cannot apply committed records", error),
         }
     }
+}
+
+/// What a leader with these settings logs.
+pub(crate) fn recording(settings: &NodeSettings) -> Recording {
+    Recording::new(settings.log_format).with_changes(settings.change_stream).for_any_layout(settings.rows_for_all)
 }
 
 impl fmt::Debug for Node {

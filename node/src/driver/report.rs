@@ -50,6 +50,7 @@ pub fn status(node: &Node) -> NodeStatus {
         uncommitted_ms: replica.and_then(|replica| replica.uncommitted_ms(now)).max(group_ms(node, now)),
         acknowledged: replica.map_or(state.acknowledged, |replica| replica.acknowledged()),
         seed: state.seed.clone(),
+        other_layout: node.other_layout(leads),
         divergences: state.divergences.clone(),
         peers: state.peers.clone(),
         problems: core.problems.values().cloned().collect(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
-use rdb_engine::{KeptOutcome, Limits as RequestLimits, Recording, Transaction};
+use rdb_engine::{KeptOutcome, Limits as RequestLimits, Transaction};
 use rdb_protocol::NodeName;
 use rdb_protocol::admin::{AdminRefusal, Probe};
 use rdb_protocol::api::{ApiError, ErrorCode, Token};
@@ -138,7 +138,7 @@ impl Backend for Service {
 impl Service {
     fn settings(&self, settings: &rdb_protocol::settings::NodeSettings) {
         *self.0.limits.write() = Limits::of(settings);
-        *self.0.recording.write() = Recording::new(settings.log_format);
+        *self.0.recording.write() = super::recording(settings);
         self.0.result_limit.store(settings.max_result_bytes, std::sync::atomic::Ordering::Relaxed);
     }
 

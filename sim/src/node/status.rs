@@ -165,6 +165,7 @@ impl World {
             uncommitted_ms: core.and_then(|core| core.uncommitted_ms(now)).max(self.group_ms(node)),
             acknowledged: core.map_or(control.core.acknowledged, Replica::acknowledged),
             seed: control.seed.clone(),
+            other_layout: false,
             divergences: control.divergences.clone(),
             problems: process.problems.values().cloned().collect(),
         })

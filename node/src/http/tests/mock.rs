@@ -184,6 +184,7 @@ impl Backend for Mock {
             uncommitted_ms: None,
             acknowledged: Index(0),
             seed: None,
+            other_layout: false,
             divergences: vec![],
             problems: vec![],
         }
