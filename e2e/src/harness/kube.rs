@@ -51,6 +51,11 @@ impl Kube {
         Ok(Kube { client: kube::Client::try_from(config)?, context })
     }
 
+    /// For what is not written here.
+    pub fn client(&self) -> kube::Client {
+        self.client.clone()
+    }
+
     fn api(&self, kind: &str, namespace: &str) -> anyhow::Result<Api<DynamicObject>> {
         let Some((kind, group, version, plural, namespaced)) = KINDS.iter().find(|entry| entry.0 == kind) else {
             bail!("the tests do not know the kind {kind}");

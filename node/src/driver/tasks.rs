@@ -195,9 +195,10 @@ fn housekeeping(node: &Node) {
     // A follower is waited for only within the limits of `logRetention`: size and age decide for it, not the floor.
     let within = running.log.disk_bytes() <= settings.log_retention_bytes;
     let mut floor = if within && followers.0 > 0 { applied.min(followers) } else { applied };
-    // What a volume snapshot still needs is kept like what a follower still needs. The snapshot has the record itself.
+    // What a volume snapshot still needs is kept like what a follower still needs; its last record too, by which whoever
+    // starts from it is recognised.
     if let Some(snapshot) = settings.retain_from.filter(|_| within) {
-        floor = floor.min(snapshot.next());
+        floor = floor.min(snapshot);
     }
     if let Some(seed) = node.seeds.oldest() {
         floor = floor.min(seed.next());

@@ -93,6 +93,32 @@ fn a_follower_that_the_log_left_behind_gets_a_new_base_copy() {
 }
 
 #[test]
+fn the_log_is_kept_from_a_volume_snapshot_on() {
+    let mut cluster = Cluster::prepare(2);
+    // Everything is too old at once.
+    cluster.settings.log_retention_age_ms = 1;
+    cluster.bootstrap(2);
+    let mut ledger = Ledger::create(cluster.leader());
+    let snapshot = cluster.leader().status().flushed.index;
+    // Only the follower is told of the snapshot.
+    cluster.settings.retain_from = Some(snapshot);
+    cluster.follow(1);
+    for _ in 0..2 {
+        let before = cluster.leader().status().flushed.index;
+        ledger.write_all(cluster.leader(), 48, 1 << 20);
+        cluster.wait_applied(1);
+        wait_until("the leader has dropped some of it", || cluster.leader().status().first_retained > before);
+    }
+    // Meanwhile the follower has looked at its log at least once.
+    let kept = cluster.nodes[1].status().first_retained;
+    assert!(kept <= snapshot, "{kept:?} {snapshot:?}");
+    cluster.settings.retain_from = None;
+    cluster.follow(1);
+    wait_until("the follower has dropped it", || cluster.nodes[1].status().first_retained > snapshot);
+    ledger.check(cluster.leader());
+}
+
+#[test]
 fn nodes_of_two_clusters_take_nothing_from_each_other() {
     let (mut ours, theirs) = (Cluster::start(2), Cluster::start(1));
     let (mut our_ledger, mut their_ledger) = (Ledger::create(ours.leader()), Ledger::create(theirs.leader()));
