@@ -20,6 +20,11 @@ pub enum Command {
     Run(RunArguments),
     /// Print the CustomResourceDefinition as YAML.
     Crd,
+    /// Ask an operator whether it is ready; for `helm test`.
+    Check {
+        /// Such as http://operator:8080/readyz.
+        url: String,
+    },
 }
 
 /// How the operator runs.

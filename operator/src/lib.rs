@@ -5,18 +5,19 @@
 //! | module | holds |
 //! | --- | --- |
 //! | [`build`] | the objects of a cluster, as they should be |
+//! | [`snapshots`] | scheduled volume snapshots, and seeding from them |
 //! | [`crd`] | the resource: type, schema, stored status |
 //! | [`cluster`] | one `ReplicatedDB`: observe, decide, act |
 //! | [`monitor`] | status streams and admin calls to nodes |
-//! | [`build`], [`snapshots`] | objects as they should be; pure |
 //! | [`kubernetes`] | watches and caches, the operator's Lease, events |
 //! | [`fleet`], [`context`], [`run`] | one task per cluster, what they share, the wiring |
-//! | [`server`], [`metrics`], [`args`], [`clock`] | HTTP port, figures, command line, time |
+//! | [`server`], [`metrics`], [`check`], [`args`], [`clock`] | HTTP port, figures, `helm test`, command line, time |
 //!
 //! `docs/operator.md` tells how it behaves.
 
 pub mod args;
 pub mod build;
+pub mod check;
 pub mod clock;
 pub mod cluster;
 pub mod context;

@@ -12,6 +12,7 @@ fn main() -> anyhow::Result<()> {
             print!("{}", rdb_operator::crd::definition::yaml().context("cannot make the resource definition")?);
             Ok(())
         }
+        Command::Check { url } => rdb_operator::check::check(&url),
         Command::Run(arguments) => {
             start_log(&arguments);
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();

@@ -102,11 +102,20 @@ async fn with_operator(
 ) -> anyhow::Result<()> {
     make(kube, 0..1).await?;
     let alone = failovers(fleet, kubelet, 1, plan.failovers).await?;
-    println!("fleet: databases=1 failovers={} median_ms={} max_ms={}", alone.len(), median(&alone), alone[alone.len() - 1]);
+    println!(
+        "fleet: databases=1 failovers={} median_ms={} max_ms={}",
+        alone.len(),
+        median(&alone),
+        alone[alone.len() - 1]
+    );
     let began = now();
     make(kube, 1..plan.databases).await?;
     let made = (now() - began).as_secs();
-    eprintln!(">> {} databases are ready after {made} s; at rest for {} s", plan.databases, SETTLE.as_secs() + plan.seconds);
+    eprintln!(
+        ">> {} databases are ready after {made} s; at rest for {} s",
+        plan.databases,
+        SETTLE.as_secs() + plan.seconds
+    );
     pause(SETTLE).await;
     let (cpu_before, at) = (operator.cpu_seconds()?, now());
     pause(Duration::from_secs(plan.seconds)).await;

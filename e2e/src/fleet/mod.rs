@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rdb_protocol::NodeName;
 use node::Database;
+use rdb_protocol::NodeName;
 
 /// Addresses of the fake nodes: from a range for benchmarks of network devices (RFC 2544), which nothing else here uses.
 /// The API server does not take loopback addresses as endpoints.

@@ -53,7 +53,8 @@ pub async fn serve(database: Arc<Database>, name: NodeName, address: Ipv4Addr) -
             connections.spawn(async move {
                 let service = service_fn(move |request| answer(Arc::clone(&database), name.clone(), request));
                 // A client that goes away is no news.
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                let _ =
+                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
             while connections.try_join_next().is_some() {}
         }
@@ -97,15 +98,18 @@ async fn answer(
 /// A line at once, one for every change, and one per heartbeat.
 fn stream(database: Arc<Database>, name: NodeName) -> Response<Body> {
     let changes = database.changes.subscribe();
-    let lines = futures_util::stream::unfold((database, name, changes, true), |(database, name, mut changes, first)| async move {
-        if !first {
-            // The interval passing means one more line.
-            let _ = tokio::time::timeout(HEARTBEAT, changes.changed()).await;
-        }
-        changes.mark_unchanged();
-        let mut line = serde_json::to_vec(&database.report(&name)?).ok()?;
-        line.push(b'\n');
-        Some((Ok::<_, Infallible>(Frame::data(Bytes::from(line))), (database, name, changes, false)))
-    });
+    let lines = futures_util::stream::unfold(
+        (database, name, changes, true),
+        |(database, name, mut changes, first)| async move {
+            if !first {
+                // The interval passing means one more line.
+                let _ = tokio::time::timeout(HEARTBEAT, changes.changed()).await;
+            }
+            changes.mark_unchanged();
+            let mut line = serde_json::to_vec(&database.report(&name)?).ok()?;
+            line.push(b'\n');
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(line))), (database, name, changes, false)))
+        },
+    );
     Response::new(StreamBody::new(Box::pin(lines)).boxed_unsync())
 }
