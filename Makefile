@@ -105,7 +105,12 @@ bench-failover: kind-up
 	$(E2E) bench -n $(RUNS) --outage 300
 
 # Lints the charts, renders them with several sets of values, and checks what they refuse. Needs helm, and no cluster.
-.PHONY: charts-test
+.PHONY: charts-test bench-fleet
 charts-test:
 	cargo test $(CARGO_FLAGS) -p rdb-operator --test charts
 	charts/test
+
+# What one operator costs that looks after 300 databases, and how quick it is then. Needs root.
+bench-fleet:
+	cargo build $(CARGO_FLAGS) -p rdb-operator -p rdb-e2e
+	e2e/cluster/fleet

@@ -1,6 +1,6 @@
 //! The measurement itself.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,12 +35,18 @@ pub struct Plan {
     /// The operator's program.
     #[arg(long, default_value = "target/release/rdb-operator")]
     pub operator: PathBuf,
+    /// A kubeconfig for the operator; without, it uses ours.
+    #[arg(long)]
+    pub operator_config: Option<PathBuf>,
     /// For how long memory and processor time at rest are watched.
     #[arg(long, default_value_t = 60)]
     pub seconds: u64,
     /// Failovers with one database, and as many with all of them.
     #[arg(long, default_value_t = 20)]
     pub failovers: usize,
+    /// Leave everything as it is at the end: the API server goes too.
+    #[arg(long)]
+    pub leave: bool,
 }
 
 /// Runs it. The operator of the cluster, if there is one, is stopped meanwhile.
@@ -85,9 +91,9 @@ async fn measure(kube: &Kube, plan: &Plan) -> anyhow::Result<()> {
     let fleet = Arc::new(Fleet::default());
     let kubelet = Kubelet::new(Arc::clone(&fleet), kube.client(), NAMESPACE);
     let running = tokio::spawn(Arc::clone(&kubelet).run());
-    let operator = Operator::start(&plan.operator, &kube.context)?;
+    let operator = Operator::start(plan, &kube.context)?;
     let result = with_operator(kube, plan, &fleet, &kubelet, &operator).await;
-    let cleared = clear(kube).await;
+    let cleared = if plan.leave { Ok(()) } else { clear(kube).await };
     running.abort();
     drop(operator);
     result.and(cleared)
@@ -228,9 +234,13 @@ struct Operator {
 }
 
 impl Operator {
-    fn start(program: &Path, context: &str) -> anyhow::Result<Operator> {
+    fn start(plan: &Plan, context: &str) -> anyhow::Result<Operator> {
         let log = std::fs::File::create("target/fleet-operator.log").context("target/fleet-operator.log")?;
-        let config = kubeconfig(context)?;
+        let program = &plan.operator;
+        let config = match &plan.operator_config {
+            Some(path) => path.clone(),
+            None => kubeconfig(context)?,
+        };
         let process = Command::new(program)
             .arg("run")
             .env("KUBECONFIG", config)
