@@ -299,6 +299,7 @@ impl Node {
             uncommitted_ms: None,
             acknowledged: end.index,
             seed: None,
+            other_layout: false,
             divergences: Vec::new(),
             problems: Vec::new(),
         }
