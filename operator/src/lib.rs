@@ -29,3 +29,6 @@ pub mod monitor;
 pub mod run;
 pub mod server;
 pub mod snapshots;
+
+#[cfg(test)]
+mod fake_api;

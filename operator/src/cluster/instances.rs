@@ -6,6 +6,7 @@
 //! has a new incarnation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::{Api, ResourceExt};
@@ -16,9 +17,13 @@ use serde_json::json;
 use super::observe::{DELETING, STOPPED, has_annotation};
 use super::{Parsed, Worker, evidence};
 use crate::build::{self, Owner, VolumeFacts};
+use crate::clock;
 use crate::crd::label;
 use crate::kubernetes::api::{self, ApiError, merge, within};
 use crate::kubernetes::cache::by_label;
+
+/// A new pod waits for its volume for a moment, and a container for its image; that is no news.
+const STUCK_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Worker {
     pub(crate) fn pods(&self) -> Api<Pod> {
@@ -303,9 +308,17 @@ impl Worker {
             let Some(instance) = self.instances.get(&name) else { continue };
             let subject = format!("stuck {name}");
             let problem = instance.observed.stuck.clone();
-            match problem.filter(|_| instance.observed.lifecycle == Lifecycle::Running) {
-                Some(problem) => self.tell_once(&subject, "InstanceNotRunning", format!("{name} does not run: {problem}")),
-                None => self.untell(&subject),
+            match (problem, instance.stuck_since) {
+                (Some(problem), Some(since)) if instance.observed.lifecycle == Lifecycle::Running => {
+                    let due = since.plus(STUCK_PATIENCE);
+                    if clock::now() >= due {
+                        self.tell_once(&subject, "InstanceNotRunning", format!("{name} does not run: {problem}"));
+                    } else {
+                        self.objects_due = true;
+                        self.wake_by(due);
+                    }
+                }
+                _ => self.untell(&subject),
             }
             let lost = self.claim(&name).is_some_and(|claim| {
                 claim.metadata.deletion_timestamp.is_some() && !has_annotation(&claim, DELETING)

@@ -106,14 +106,22 @@ pub async fn run(context: Arc<Context>, key: ClusterKey, mailbox: Arc<Mailbox>) 
             worker.take(pending);
         }
         context.metrics.forget(&key);
+        // The API server may know of its end before the watch does.
+        clock::pause(RETRY_PAUSE).await;
     }
+}
+
+/// The identity of a cluster that has none yet. Without randomness, the resource's UID is unique as well.
+fn offered_id(resource: &RawReplicatedDB) -> ClusterId {
+    let of_uid = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    ClusterId(getrandom::u64().unwrap_or_else(|_| resource.uid().bytes().fold(0xcbf2_9ce4_8422_2325, of_uid)))
 }
 
 impl Worker {
     pub fn new(context: Arc<Context>, key: ClusterKey, mailbox: Arc<Mailbox>, resource: Arc<RawReplicatedDB>) -> Worker {
         let observed = Observed {
             watched_since: clock::now(),
-            offered_id: ClusterId(getrandom::u64().unwrap_or_default()),
+            offered_id: offered_id(&resource),
             ..Observed::default()
         };
         let mut worker = Worker {

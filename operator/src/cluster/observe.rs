@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use rdb_control::{Connection, InstanceObservation, Lifecycle, Report, Time};
@@ -28,16 +29,22 @@ pub const DELETING: &str = "replicateddb.io/deleting";
 /// it could have been restarted so often.
 const REMEMBERED_BOOTS: usize = 32;
 
+/// The end of a stream and the refusal of the next are one event if they are no further apart: a process that ends takes
+/// both with it.
+const ONE_END: Duration = Duration::from_millis(100);
+
 /// One instance: its stream, and what was observed.
 pub struct Instance {
     pub observed: InstanceObservation,
     pub stream: Option<Stream>,
+    /// Since when it can't run.
+    pub stuck_since: Option<Time>,
     ended_boots: VecDeque<Incarnation>,
 }
 
 impl Instance {
     fn new(now: Time) -> Instance {
-        Instance { observed: InstanceObservation::unknown(now), stream: None, ended_boots: VecDeque::new() }
+        Instance { observed: InstanceObservation::unknown(now), stream: None, stuck_since: None, ended_boots: VecDeque::new() }
     }
 
     fn remember_end(&mut self, boot: Incarnation) {
@@ -62,6 +69,15 @@ fn lifecycle(claim: Option<&Arc<PersistentVolumeClaim>>) -> Lifecycle {
         Some(claim) if has_annotation(claim, DELETING) => Lifecycle::Deleting,
         Some(claim) if has_annotation(claim, STOPPED) => Lifecycle::Stopped,
         _ => Lifecycle::Running,
+    }
+}
+
+/// A port that refuses right after the stream ended has done so since then: what followers said in between counts.
+fn ended(before: Connection, refused: bool, at: Time) -> Connection {
+    match before {
+        Connection::Lost { since } if refused && at.since(since) < ONE_END => Connection::Refused { since },
+        _ if refused => Connection::Refused { since: at },
+        _ => Connection::Lost { since: at },
     }
 }
 
@@ -92,8 +108,7 @@ impl Worker {
             Input::Disconnected { instance, stream, refused, at } => {
                 let Some(held) = self.instances.get_mut(&instance) else { return };
                 if held.stream.as_ref().is_some_and(|held| held.number == stream) {
-                    held.observed.connection =
-                        if refused { Connection::Refused { since: at } } else { Connection::Lost { since: at } };
+                    held.observed.connection = ended(held.observed.connection, refused, at);
                     tracing::info!(cluster = %self.key, %instance, refused, "status stream ended");
                 }
             }
@@ -174,6 +189,7 @@ impl Worker {
         pod: Option<&Arc<Pod>>,
         claim: Option<&Arc<PersistentVolumeClaim>>,
     ) {
+        let now = clock::now();
         let machine = pod.and_then(|pod| evidence::machine(pod)).map(str::to_owned);
         let node = machine.as_deref().and_then(|machine| self.context.machines.get(machine));
         let cordoned = node.as_ref().is_some_and(|node| evidence::is_cordoned(node));
@@ -194,6 +210,7 @@ impl Worker {
         observed.draining = cordoned || ending;
         observed.outdated = outdated;
         observed.stuck = pod.and_then(|pod| evidence::stuck(pod));
+        held.stuck_since = observed.stuck.as_ref().and(held.stuck_since.or(Some(now)));
         if machine.is_some() {
             observed.node = machine;
         }

@@ -44,9 +44,10 @@ impl Worker {
         }
         let wanted = self.wanted_routes();
         let now = clock::now();
+        // Also when a new operator does not know what was written: clients still go where the last leader was.
         if wanted.leader.is_some() {
             self.routes.leaderless_since = None;
-        } else if !self.routes.written.is_empty() {
+        } else {
             let until = self.routes.leaderless_since.get_or_insert(now).plus(HOLD);
             if now < until {
                 self.wake_by(until);

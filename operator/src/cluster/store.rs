@@ -6,10 +6,11 @@
 //! spec, so a decision that was made on the object before it stands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kube::api::PostParams;
 use rdb_control::status::Condition;
-use rdb_control::{ClusterStatus, RequestKind};
+use rdb_control::{ClusterStatus, Connection, RequestKind, Time};
 use serde_json::json;
 
 use super::{Worker, requests};
@@ -19,11 +20,33 @@ use crate::crd::status::{Shown, to_stored};
 use crate::crd::{FINALIZER, RawReplicatedDB};
 use crate::kubernetes::api::{ApiError, merge, within};
 
+/// For so long after the leader was lost, people are told nothing but decisions.
+const NEWS_PAUSE: Duration = Duration::from_secs(1);
+
+/// Do two statuses differ in no decision?
+fn says_the_same(old: &ClusterStatus, new: &ClusterStatus) -> bool {
+    let told = ClusterStatus {
+        observed_generation: old.observed_generation,
+        phase: old.phase,
+        message: old.message.clone(),
+        ready_instances: old.ready_instances,
+        instances: old.instances.clone(),
+        forecast: old.forecast.clone(),
+        conditions: old.conditions.clone(),
+        ..new.clone()
+    };
+    told == *old
+}
+
 impl Worker {
     /// Stores a status by compare-and-swap. True: decide again, on what is stored now.
     pub(crate) async fn swap(&mut self, status: &ClusterStatus) -> bool {
         if self.observed.version != self.basis {
             return true;
+        }
+        if let Some(until) = self.news_may_wait(status) {
+            self.wake_by(until);
+            return false;
         }
         let mut object = RawReplicatedDB::clone(&self.resource);
         object.status = match to_stored(status, &self.shown()) {
@@ -42,6 +65,18 @@ impl Worker {
             self.log_swap(&status, clock::now().since(sent).as_micros() as u64);
         }
         stored
+    }
+
+    /// When the leader was lost a moment ago, its successor's election is more urgent than to tell people of it, and a
+    /// write that is under way would hold it up.
+    fn news_may_wait(&self, status: &ClusterStatus) -> Option<Time> {
+        let leader = self.observed.status.leader.as_ref()?;
+        let since = match self.instances.get(&leader.name)?.observed.connection {
+            Connection::Connected => return None,
+            Connection::Lost { since } | Connection::Refused { since } => since,
+        };
+        let until = since.plus(NEWS_PAUSE);
+        (clock::now() < until && says_the_same(&self.observed.status, status)).then_some(until)
     }
 
     fn shown(&self) -> Shown<'_> {

@@ -61,6 +61,8 @@ impl Worker {
 
     async fn decide_until_settled(&mut self) {
         for _ in 0..MAX_SWAPS {
+            // What a leader says of itself is enough to route to it; storing that it is open takes longer.
+            self.route();
             if !self.decide().await || self.unread || self.gone {
                 return;
             }
@@ -156,7 +158,7 @@ impl Worker {
         let leader = status.leader.as_ref().map_or("none", |leader| leader.name.as_str());
         tracing::info!(
             cluster = %self.key, phase = ?status.phase, epoch = status.epoch.0, leader_epoch = status.leader_epoch.0,
-            leader, message = status.message, took_us, "status stored"
+            leader, says = status.message, took_us, "status stored"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Objects as they were last reported, by the cluster that they belong to. What we write ourselves is put in at once, so
 //! that the next decision sees it; the newer of two versions stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use kube::Resource;
@@ -60,7 +60,7 @@ impl<K: Resource> Cache<K> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner).get(cluster)?.get(name).cloned()
     }
 
-    /// Keeps an object unless a newer version of it is there. Returns what is kept if it is this one.
+    /// Keeps an object unless a newer version of it is there. True: it is kept.
     pub fn put(&self, cluster: &ClusterKey, object: Arc<K>) -> bool {
         let Some(name) = object.meta().name.clone() else { return false };
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
@@ -70,6 +70,21 @@ impl<K: Resource> Cache<K> {
         }
         held.insert(name, object);
         true
+    }
+
+    /// Names of all that is kept, in one namespace or in all.
+    pub fn names(&self, namespace: Option<&str>) -> BTreeSet<(ClusterKey, String)> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let within = objects.iter().filter(|(key, _)| namespace.is_none_or(|namespace| key.namespace == namespace));
+        within.flat_map(|(key, held)| held.keys().map(|name| (key.clone(), name.clone()))).collect()
+    }
+
+    /// Forgets an object, if it is still this one that has the name.
+    pub fn forget(&self, cluster: &ClusterKey, object: &K) {
+        let Some(name) = object.meta().name.as_deref() else { return };
+        if self.get(cluster, name).is_some_and(|held| held.meta().uid == object.meta().uid) {
+            self.remove(cluster, name);
+        }
     }
 
     pub fn remove(&self, cluster: &ClusterKey, name: &str) -> Option<Arc<K>> {

@@ -40,36 +40,31 @@ where
 {
     let Followed { api, config, cache, key, notify } = followed;
     let mut ready = Some(ready);
-    // What this watch put into the cache, and what of it the present list has named.
-    let mut held: BTreeSet<(ClusterKey, String)> = BTreeSet::new();
-    let mut listed = BTreeSet::new();
+    let namespace = api.namespace().map(str::to_owned);
+    // What was known before the present list and is not named by it. (What we make ourselves meanwhile is not in it.)
+    let mut missing: BTreeSet<(ClusterKey, String)> = BTreeSet::new();
     let mut events = pin!(watcher::watcher(api, config).default_backoff());
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => listed.clear(),
+            Ok(Event::Init) => missing = cache.names(namespace.as_deref()),
             Ok(Event::InitApply(object) | Event::Apply(object)) => {
                 let Some((cluster, object)) = owned(object, key) else { continue };
-                let id = (cluster.clone(), object.meta().name.clone().unwrap_or_default());
-                listed.insert(id.clone());
-                held.insert(id);
+                missing.remove(&(cluster.clone(), object.meta().name.clone().unwrap_or_default()));
                 if cache.put(&cluster, Arc::clone(&object)) {
                     notify(&cluster, &object, Change::There);
                 }
             }
             Ok(Event::Delete(object)) => {
                 let Some((cluster, object)) = owned(object, key) else { continue };
-                let name = object.meta().name.clone().unwrap_or_default();
-                held.remove(&(cluster.clone(), name.clone()));
-                cache.remove(&cluster, &name);
+                cache.forget(&cluster, &object);
                 notify(&cluster, &object, Change::Gone);
             }
             Ok(Event::InitDone) => {
-                for (cluster, name) in held.difference(&listed) {
-                    if let Some(object) = cache.remove(cluster, name) {
-                        notify(cluster, &object, Change::Gone);
+                for (cluster, name) in std::mem::take(&mut missing) {
+                    if let Some(object) = cache.remove(&cluster, &name) {
+                        notify(&cluster, &object, Change::Gone);
                     }
                 }
-                held = std::mem::take(&mut listed);
                 if let Some(ready) = ready.take() {
                     ready();
                 }

@@ -202,3 +202,60 @@ impl Keeper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake_api::FakeApi;
+
+    const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases/rdb-operator";
+
+    fn keeper(api: &FakeApi, identity: &str) -> Keeper {
+        Keeper::new(api.client(), "system", "rdb-operator", identity)
+    }
+
+    fn holds(keeper: &Keeper) -> bool {
+        keeper.lease().held_since(clock::now()).is_some()
+    }
+
+    #[tokio::test]
+    async fn of_two_operators_one_holds_the_lease() {
+        let api = FakeApi::default();
+        let (mut a, mut b) = (keeper(&api, "a"), keeper(&api, "b"));
+        a.attempt().await.unwrap();
+        b.attempt().await.unwrap();
+        a.attempt().await.unwrap();
+        b.attempt().await.unwrap();
+        assert!(holds(&a) && !holds(&b));
+        a.give_back().await;
+        assert!(!holds(&a));
+        b.attempt().await.unwrap();
+        assert!(holds(&b));
+        assert_eq!(api.object(PATH)["spec"]["holderIdentity"], "b");
+    }
+
+    #[tokio::test]
+    async fn a_holder_that_was_replaced_holds_nothing() {
+        let api = FakeApi::default();
+        let mut a = keeper(&api, "a");
+        a.attempt().await.unwrap();
+        let mut taken = api.object(PATH);
+        taken["spec"]["holderIdentity"] = serde_json::json!("b");
+        api.store(PATH, taken);
+        assert!(a.attempt().await.is_err());
+        assert!(!holds(&a));
+        a.attempt().await.unwrap();
+        assert!(!holds(&a), "the other one has just renewed");
+    }
+
+    #[test]
+    fn a_lease_ends_by_our_own_clock_and_a_break_starts_it_anew() {
+        let (lease, at) = (Lease::default(), Time::from_millis);
+        lease.renewed(at(1000), at(1100));
+        lease.renewed(at(2000), at(2100));
+        assert_eq!(lease.held_since(at(5999)), Some(at(1100)));
+        assert_eq!(lease.held_since(at(6000)), None, "four seconds after the last renewal was sent");
+        lease.renewed(at(6500), at(6600));
+        assert_eq!(lease.held_since(at(6700)), Some(at(6600)));
+    }
+}

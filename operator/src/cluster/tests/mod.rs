@@ -1,7 +1,5 @@
 //! Observe and act against a fake API server.
 
-mod fake;
-
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
@@ -17,11 +15,11 @@ use crate::build::Images;
 use crate::clock;
 use crate::context::{Caches, Context, Machines};
 use crate::crd::RawReplicatedDB;
+use crate::fake_api::FakeApi;
 use crate::kubernetes::cache::ClusterKey;
 use crate::kubernetes::events::Reporter;
 use crate::kubernetes::lease::{Keeper, Lease};
 use crate::metrics::Metrics;
-use fake::FakeApi;
 
 const RESOURCE: &str = "/apis/replicateddb.io/v1alpha1/namespaces/shop/replicateddbs/orders";
 const CLAIMS: &str = "/api/v1/namespaces/shop/persistentvolumeclaims";
@@ -392,4 +390,48 @@ async fn an_answer_completes_only_its_own_call() {
     world.worker.turn().await;
     world.worker.answered(4711, rdb_control::CallOutcome::Done, None, clock::now());
     assert!(!world.worker.observed.calls.contains_key(&CallKey { to: node("orders-1"), kind: CallKind::Fence }));
+}
+
+/// A leader that opened is routed to in one write, before anything else is; while there is none, the routes stay.
+#[tokio::test]
+async fn routes_follow_the_open_leader() {
+    let member = json!({"name": "orders-2", "incarnation": Incarnation(2)});
+    let status = json!({"epoch": 4, "leaderEpoch": 4, "leader": member, "cluster": ClusterId(5), "phase": "Promoting"});
+    let mut world = World::with_status(json!({}), status).await;
+    world.worker.turn().await;
+    let slice = "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices/orders-rw";
+    assert!(world.api.object(slice).is_null(), "no leader yet");
+    let pod = format!("{PODS}/orders-2");
+    let mut running = world.api.object(&pod);
+    running["status"] = json!({"podIP": "10.0.0.2", "phase": "Running"});
+    let running: Pod = serde_json::from_value(world.api.store(&pod, running)).unwrap();
+    let key = world.worker.key.clone();
+    world.worker.context.caches.pods.put(&key, Arc::new(running));
+    world.worker.observe_objects();
+    let leader = NodeStatus {
+        cluster: Some(ClusterId(5)),
+        role: Role::Leader,
+        state: NodeState::Leading,
+        promise: Promise { epoch: Epoch(4), leader: None },
+        led: Epoch(4),
+        opened: true,
+        ..empty_node("orders-2", 2)
+    };
+    world.report("orders-2", leader.clone());
+    world.api.writes();
+    world.worker.route();
+    let mut routed = false;
+    while !routed {
+        world.worker.mailbox.arrival().await;
+        let pending = world.worker.mailbox.take();
+        routed = pending.inputs.iter().any(|input| matches!(input, Input::Routed(_)));
+        world.worker.take(pending);
+    }
+    let written = deeds(world.api.writes());
+    assert_eq!(written[0], format!("PATCH {slice}"), "{written:?}");
+    assert_eq!(world.api.object(slice)["endpoints"][0]["addresses"], json!(["10.0.0.2"]));
+    world.report("orders-2", NodeStatus { opened: false, ..leader });
+    world.worker.route();
+    assert!(world.worker.wake_at.is_some(), "it is looked at again");
+    assert_eq!(deeds(world.api.writes()), Vec::<String>::new());
 }

@@ -12,24 +12,24 @@ use kube::client::Body;
 use serde_json::{Value, json};
 
 #[derive(Default)]
-pub struct State {
-    pub objects: BTreeMap<String, Value>,
+pub(crate) struct State {
+    pub(crate) objects: BTreeMap<String, Value>,
     version: u64,
     /// Every write that was obeyed, as `METHOD path`.
-    pub writes: Vec<String>,
+    pub(crate) writes: Vec<String>,
     /// Writes to paths that end so are carried out and answered with an error.
-    pub lose_answers_of: Option<&'static str>,
+    pub(crate) lose_answers_of: Option<&'static str>,
 }
 
 #[derive(Clone, Default)]
-pub struct FakeApi(Arc<Mutex<State>>);
+pub(crate) struct FakeApi(Arc<Mutex<State>>);
 
 impl FakeApi {
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
 
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let this = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let this = this.clone();
@@ -58,7 +58,7 @@ impl FakeApi {
     }
 
     /// Puts an object in without a trace.
-    pub fn store(&self, path: &str, object: Value) -> Value {
+    pub(crate) fn store(&self, path: &str, object: Value) -> Value {
         let mut state = self.state();
         let mut object = object;
         state.version += 1;
@@ -67,12 +67,12 @@ impl FakeApi {
         object
     }
 
-    pub fn object(&self, path: &str) -> Value {
+    pub(crate) fn object(&self, path: &str) -> Value {
         self.state().objects.get(path).cloned().unwrap_or(Value::Null)
     }
 
     /// What was written since the last look.
-    pub fn writes(&self) -> Vec<String> {
+    pub(crate) fn writes(&self) -> Vec<String> {
         std::mem::take(&mut self.state().writes)
     }
 }
