@@ -20,7 +20,7 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     if status.epoch > Epoch::ZERO {
         return false;
     }
-    draft.block("Creating the first node");
+    draft.block(format!("Creating the first node{}", hindrances(view)));
     if view.cluster.paused {
         return true;
     }
@@ -30,6 +30,14 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         Some(first) => initialise_first(view, draft, first),
     }
     true
+}
+
+/// Why instances do not run, for the person who waits for them.
+fn hindrances(view: &View) -> String {
+    let stuck = view.observed.instances.iter().filter(|(_, instance)| !view.is_reachable(instance));
+    let stuck = stuck.filter_map(|(name, instance)| Some(format!("{name} does not run ({})", instance.stuck.as_ref()?)));
+    let text = stuck.collect::<Vec<_>>().join("; ");
+    if text.is_empty() { text } else { format!(": {text}") }
 }
 
 /// All instances are known to be empty, or one of them may hold the data of this cluster.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, PersistentVolumeClaimVolumeSource, Pod,
-    PodSpec, Probe, ResourceRequirements, SecretVolumeSource, Volume, VolumeMount,
+    Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, Probe, ResourceRequirements, SecretVolumeSource, SleepAction, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -24,8 +25,13 @@ const DATA_PATH: &str = "/var/lib/rdb/data";
 /// "terminated" names the process that it is about.
 const BOOT_FILE: &str = "/dev/termination-log";
 
-/// A node ends within its longest transaction, five seconds by default, and answers its clients; three times that.
+/// A node ends within its longest transaction, five seconds by default, and answers its clients; twice that, and what comes
+/// before.
 const GRACE_SECONDS: i64 = 15;
+
+/// A pod that is to go (drained, deleted, updated) serves on for a while before it is told to end: a switchover takes half a
+/// second, and kube-proxy another second until it has the new route. So its clients notice nothing.
+const FAREWELL_SECONDS: i64 = 3;
 
 /// Readable by owner and group only. Kubernetes takes the number as it is, in decimal: 0440.
 const SECRET_MODE: i32 = 0o440;
@@ -89,11 +95,20 @@ fn container(owner: &Owner, instance: &NodeName, volume: &VolumeFacts) -> Result
         startup_probe: Some(startup_probe()),
         liveness_probe: Some(liveness_probe()),
         readiness_probe: Some(readiness_probe()),
+        lifecycle: Some(farewell()),
         termination_message_path: Some(BOOT_FILE.to_owned()),
         termination_message_policy: Some("File".to_owned()),
         volume_mounts: Some(mounts()),
         ..Container::default()
     })
+}
+
+fn farewell() -> Lifecycle {
+    let sleep = LifecycleHandler {
+        sleep: Some(SleepAction { seconds: FAREWELL_SECONDS }),
+        ..LifecycleHandler::default()
+    };
+    Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() }
 }
 
 fn environment(instance: &NodeName, volume: &VolumeFacts) -> Vec<EnvVar> {

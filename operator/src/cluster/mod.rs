@@ -194,6 +194,11 @@ impl Worker {
         self.told.insert(subject.to_owned(), message);
     }
 
+    /// What people were last told about this subject, unless it is in order.
+    pub(crate) fn told(&self, subject: &str) -> Option<&str> {
+        self.told.get(subject).map(String::as_str)
+    }
+
     /// The subject is in order again.
     pub(crate) fn untell(&mut self, subject: &str) {
         self.told.remove(subject);

@@ -96,6 +96,12 @@ impl Worker {
         }
     }
 
+    /// What people were told about Secrets that cannot be used.
+    pub(crate) fn unusable_secrets(&self) -> Option<String> {
+        let told: Vec<&str> = TokenKind::ALL.iter().filter_map(|kind| self.told(&format!("{kind:?}"))).collect();
+        (!told.is_empty()).then(|| told.join("; "))
+    }
+
     async fn keep_secret(&mut self, kind: TokenKind) -> Result<(), String> {
         let Ok(parsed) = &self.parsed else { return Ok(()) };
         let owner = Owner { resource: &parsed.resource, images: &self.context.images };

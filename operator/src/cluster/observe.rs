@@ -202,6 +202,7 @@ impl Worker {
         };
         let address = pod.and_then(|pod| evidence::address(pod));
         self.follow_stream(name, address.as_deref());
+        let secrets = self.unusable_secrets();
         let Some(held) = self.instances.get_mut(name) else { return };
         let observed = &mut held.observed;
         observed.lifecycle = lifecycle(claim);
@@ -209,7 +210,8 @@ impl Worker {
         observed.zone = node.as_ref().and_then(|node| evidence::zone(node)).map(str::to_owned);
         observed.draining = cordoned || ending;
         observed.outdated = outdated;
-        observed.stuck = pod.and_then(|pod| evidence::stuck(pod));
+        // What is wrong with its Secret says more than how its processes end of it.
+        observed.stuck = pod.and_then(|pod| evidence::stuck(pod)).map(|stuck| secrets.unwrap_or(stuck));
         held.stuck_since = observed.stuck.as_ref().and(held.stuck_since.or(Some(now)));
         if machine.is_some() {
             observed.node = machine;

@@ -40,6 +40,7 @@ pub fn differ(a: &NodeStatus, b: &NodeStatus) -> bool {
         seed,
         divergences,
         problems,
+        other_layout,
     } = a;
     let same = *incarnation == b.incarnation
         && *cluster == b.cluster
@@ -60,6 +61,7 @@ pub fn differ(a: &NodeStatus, b: &NodeStatus) -> bool {
         && *seed == b.seed
         && *divergences == b.divergences
         && *problems == b.problems
+        && *other_layout == b.other_layout
         && (followers == &b.followers || connections(a) == connections(b));
     !same
 }
