@@ -43,8 +43,9 @@ demo: build
 test-fast:
 	cargo test $(CARGO_FLAGS) --workspace
 
-# Everything: tests, then real clusters of processes: the documents' commands, the demo, and real faults.
-test: test-fast test-docs demo torture
+# Everything: tests, then real clusters of processes (the documents' commands, the demo, real faults), then a real Kubernetes
+# cluster.
+test: test-fast test-docs demo torture e2e
 
 # Runs every command in README.md and docs/ as a reader would.
 test-docs: build

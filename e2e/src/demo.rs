@@ -15,6 +15,9 @@ use crate::scenarios::before;
 use crate::scenarios::failover::ELECTION_LIMIT;
 use crate::suite::prepare;
 
+/// The default of `failover.cooldown`, and a little more.
+const COOLDOWN: Duration = Duration::from_secs(12);
+
 pub async fn run(manifest: &std::path::Path) -> anyhow::Result<()> {
     let kube = Kube::connect().await?;
     prepare(&kube).await?;
@@ -52,6 +55,9 @@ async fn show(case: &Case, manifest: &std::path::Path) -> anyhow::Result<String>
     let verified = load.verify().await?;
     println!("  lost: 0 of {verified} acknowledged writes");
 
+    // Within `failover.cooldown` (10 s) of one failover no other is started: leaders that keep dying must not be chased.
+    database.healthy().await?;
+    load.watch(COOLDOWN).await?;
     let (epoch, since) = before(&load).await?;
     let leader = database.leader().await?;
     println!("\ncutting the leader off from the network: {leader} on {}", database.node_of(&leader).await?);

@@ -76,6 +76,8 @@ async fn routes(case: &Case, database: &Database) -> anyhow::Result<()> {
 /// `kubectl explain` reads like documentation: every field says something.
 async fn explained(case: &Case) -> anyhow::Result<()> {
     let context = case.kube.context.as_str();
+    // kubectl remembers for ten minutes which kinds there are; this makes it look again.
+    shell::run("kubectl", &["--context", context, "api-resources", "--api-group=replicateddb.io"]).await?;
     for path in ["rdb.spec", "rdb.spec.replication", "rdb.spec.failover", "rdb.spec.storage", "rdb.status"] {
         let text = shell::run("kubectl", &["--context", context, "explain", path]).await?;
         let fields = text.split_once("FIELDS:").with_context(|| format!("{path}: {text}"))?.1;

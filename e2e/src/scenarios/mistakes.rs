@@ -35,7 +35,7 @@ pub async fn dangerous_requests_lose_nothing(case: Case) -> anyhow::Result<()> {
         pause(Duration::from_secs(4)).await; // until operator and leader miss it
         refused_switchover(&case, &database, &follower, &follower).await?;
     }
-    database.annotate("replicateddb.io/accept-data-loss", "1").await?;
+    database.annotate("replicateddb.io/accept-data-loss", "0").await?;
     eventually("the permission for another epoch is taken away", ANSWER_LIMIT, async || {
         let resource = database.resource().await?;
         Ok(resource["metadata"]["annotations"]["replicateddb.io/accept-data-loss"].is_null())
@@ -109,6 +109,59 @@ pub async fn broken_surroundings_are_named(case: Case) -> anyhow::Result<()> {
         .await?;
     keyless.healthy().await?;
     mended(&database, &load).await
+}
+
+/// A claim that is somebody else's, and one with the data of another database: neither is used, neither is touched, and the
+/// answer names it.
+pub async fn foreign_volumes_are_left_alone(case: Case) -> anyhow::Result<()> {
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "db-1", "labels": {"whose": "mine"}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "rdb-image",
+            "resources": {"requests": {"storage": "400Mi"}}},
+    });
+    let made = case.kube.create(&case.namespace, &claim).await?;
+    let database = Database::apply(&case, "db", &json!({})).await?;
+    until("an event names the claim", ANSWER_LIMIT, async || {
+        let events = case.events().await?;
+        let named = events.iter().any(|event| event.contains("db-1") && event.contains("not ours"));
+        Ok(if named { Ok(()) } else { Err(format!("{events:?}")) })
+    })
+    .await?;
+    let there = case.kube.get("PersistentVolumeClaim", &case.namespace, "db-1").await?;
+    ensure!(there["metadata"]["labels"] == made["metadata"]["labels"], "the claim was changed: {}", there["metadata"]);
+    case.kube.delete("PersistentVolumeClaim", &case.namespace, "db-1", None).await?;
+    database.healthy().await?;
+
+    // The data of `db` under the name of another database.
+    let snapshot = json!({
+        "apiVersion": "snapshot.storage.k8s.io/v1", "kind": "VolumeSnapshot", "metadata": {"name": "copy"},
+        "spec": {"volumeSnapshotClassName": "rdb", "source": {"persistentVolumeClaimName": "db-2"}},
+    });
+    case.kube.create(&case.namespace, &snapshot).await?;
+    eventually("the snapshot is ready", ANSWER_LIMIT, async || {
+        let snapshot = case.kube.get("VolumeSnapshot", &case.namespace, "copy").await?;
+        Ok(snapshot["status"]["readyToUse"] == true)
+    })
+    .await?;
+    let claim = json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "other-1", "labels": {
+            "replicateddb.io/cluster": "other", "replicateddb.io/instance": "other-1",
+            "app.kubernetes.io/name": "replicateddb", "app.kubernetes.io/managed-by": "rdb-operator"}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "rdb-image",
+            "resources": {"requests": {"storage": "512Mi"}},
+            "dataSource": {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot", "name": "copy"}},
+    });
+    case.kube.create(&case.namespace, &claim).await?;
+    let other = Database::apply(&case, "other", &json!({})).await?;
+    let status = other
+        .status_shows("the status names the volume", Duration::from_secs(60), |status| {
+            let text = format!("{} {}", status["message"], status["conditions"]);
+            text.contains("other-1")
+        })
+        .await?;
+    ensure!(status["readyInstances"] == 0, "a database was made over the data of another: {status}");
+    Ok(())
 }
 
 /// A resource made anew over the volumes of an old one of the same name: what they hold is not lost.

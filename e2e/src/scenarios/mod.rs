@@ -8,6 +8,7 @@
 //! | [`control_plane`] | no API server, no operator, two operators |
 //! | [`changes`] | switchover, scaling, growth, rolling updates, deletion |
 //! | [`volumes`] | snapshots, lost volumes, a restart of everything, full disks |
+//! | [`modes`] | durability modes, degraded mode, maintenance, hibernation |
 //! | [`mistakes`] | requests that are wrong or dangerous |
 
 pub mod basics;
@@ -16,6 +17,7 @@ pub mod control_plane;
 pub mod failover;
 pub mod machines;
 pub mod mistakes;
+pub mod modes;
 pub mod volumes;
 
 use std::future::Future;
@@ -89,8 +91,14 @@ scenarios! {
     Faults 240 volumes::leader_loses_its_volume,
     Faults 240 volumes::everything_restarts,
     Faults 240 volumes::disk_full,
+    Faults 240 modes::durability_changes_while_writes_go_on,
+    Faults 240 modes::degraded_until_the_follower_is_back,
+    Faults 240 modes::maintenance_holds_failover_back,
+    Faults 240 modes::hibernates_and_wakes,
+    Faults 180 modes::async_mode_accounts_for_what_it_loses,
     Faults 300 mistakes::dangerous_requests_lose_nothing,
     Faults 240 mistakes::broken_surroundings_are_named,
+    Faults 240 mistakes::foreign_volumes_are_left_alone,
     Faults 240 mistakes::name_reused_over_old_volumes,
     Long 600 machines::node_unplugged,
     Long 900 control_plane::api_server_away_for_five_minutes,
