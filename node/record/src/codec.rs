@@ -5,9 +5,9 @@
 //! | 0 | 4 | length of the whole record, this field included |
 //! | 4 | 4 | CRC32C of the length field and of everything from offset 8 on |
 //! | 8 | 8 | chain: xxh3-64 of everything from offset 16 on, seeded with the previous record's chain |
-//! | 16 | 1 | record version: 1 for `Noop`, `EpochStart`, `Config` and `Pages` by themselves, 2 for all others |
+//! | 16 | 1 | record version: 1 for `Noop`, `EpochStart` and `Config`, 2 for all others; `Pages` may be 1, as they once were |
 //! | 17 | 1 | kind, see [`RecordKind`] |
-//! | 18 | 1 | flags, version 2: bit 0 = row changes stand in front of the payload, their length (4) before them |
+//! | 18 | 1 | flags, version 2: bit 0 = row changes stand in front of the payload, their length (4) before them; bit 1 = page images are without their zeros, see `image` |
 //! | 19 | 1 | zero |
 //! | 20 | 4 | bytes of client tags |
 //! | 24 | 8 | epoch |
@@ -35,6 +35,8 @@ pub const RECORD_VERSION: u8 = 2;
 pub(crate) const FIRST_VERSION: u8 = 1;
 /// Flag: row changes stand in front of the payload.
 pub(crate) const WITH_ROWS: u8 = 1;
+/// Flag: page images are without their zeros.
+pub(crate) const SPARSE: u8 = 2;
 /// Bytes in front of the client tags.
 pub const HEADER_BYTES: usize = 56;
 /// Longest record: the pages of one group. 1 GiB is 262,144 pages of 4 KiB; several copies of a record are in memory at
@@ -87,6 +89,8 @@ pub struct Header {
     pub tags: u32,
     /// Row changes stand in front of the payload.
     pub(crate) rows: bool,
+    /// Page images are without their zeros.
+    pub(crate) sparse: bool,
 }
 
 impl Header {
@@ -115,8 +119,9 @@ impl Header {
             chain: Chain(u64_at(record, 8)),
         };
         let (timestamp, content) = (u64_at(record, 40), u64_at(record, 48));
-        let rows = record[16] > FIRST_VERSION && record[18] & WITH_ROWS != 0;
-        Ok(Header { length: length as u32, crc: found, position, kind, timestamp, content, tags, rows })
+        let flag = |flag: u8| record[16] > FIRST_VERSION && record[18] & flag != 0;
+        let (rows, sparse) = (flag(WITH_ROWS), flag(SPARSE));
+        Ok(Header { length: length as u32, crc: found, position, kind, timestamp, content, tags, rows, sparse })
     }
 }
 

@@ -3,8 +3,11 @@
 use bytes::Bytes;
 use rdb_protocol::{ClusterConfig, Member, Position};
 
-use crate::codec::{HEADER_BYTES, Header, PAGE_SIZES, PAGES_HEADER, RecordError, TAG_HEADER, follows, u32_at, u64_at};
+use crate::codec::{
+    HEADER_BYTES, Header, MAX_RECORD_BYTES, PAGE_SIZES, PAGES_HEADER, RecordError, TAG_HEADER, follows, u32_at, u64_at,
+};
 use crate::entry::Entry;
+use crate::image;
 use crate::record::{ClientTag, LossMark, PageGroup, Payload, Record, RecordKind};
 use crate::rows::RowGroup;
 use crate::statements::StatementGroup;
@@ -39,7 +42,7 @@ impl Entry {
             RecordKind::Noop => Payload::Noop,
             RecordKind::EpochStart => Payload::EpochStart { leader: from_json::<Member>(&body)? },
             RecordKind::Config => Payload::Config(from_json::<ClusterConfig>(&body)?),
-            RecordKind::Pages => Payload::Pages(decode_pages(&body)?),
+            RecordKind::Pages => Payload::Pages(decode_pages(&body, header.sparse)?),
             RecordKind::Statements => Payload::Statements(StatementGroup::read(&body)?),
             RecordKind::Rows => Payload::Rows(RowGroup::read(&body)?),
             RecordKind::Loss => Payload::Loss(from_json::<LossMark>(&body)?),
@@ -81,7 +84,7 @@ fn decode_tags(mut bytes: &[u8]) -> Result<Vec<ClientTag>, RecordError> {
     Ok(tags)
 }
 
-fn decode_pages(body: &Bytes) -> Result<PageGroup, RecordError> {
+fn decode_pages(body: &Bytes, sparse: bool) -> Result<PageGroup, RecordError> {
     const BAD: RecordError = RecordError::Malformed("page group has not the size that it states");
     if body.len() < PAGES_HEADER {
         return Err(BAD);
@@ -91,13 +94,26 @@ fn decode_pages(body: &Bytes) -> Result<PageGroup, RecordError> {
         return Err(RecordError::Malformed("impossible page size"));
     }
     let size = page_size as usize;
-    let images = PAGES_HEADER + count.checked_mul(4).ok_or(BAD)?;
-    if count.checked_mul(size).and_then(|bytes| bytes.checked_add(images)) != Some(body.len()) {
+    if count.saturating_mul(size) > MAX_RECORD_BYTES {
         return Err(BAD);
     }
-    let pages = (0..count)
-        .map(|i| (u32_at(body, PAGES_HEADER + 4 * i), body.slice(images + i * size..images + (i + 1) * size)))
-        .collect();
+    let images = PAGES_HEADER + count * 4;
+    if body.len() < images {
+        return Err(BAD);
+    }
+    let mut rest = body.slice(images..);
+    let mut pages = Vec::with_capacity(count);
+    for i in 0..count {
+        let image = match sparse {
+            true => image::read(&mut rest, size)?,
+            false if rest.len() < size => return Err(BAD),
+            false => rest.split_to(size),
+        };
+        pages.push((u32_at(body, PAGES_HEADER + 4 * i), image));
+    }
+    if !rest.is_empty() {
+        return Err(BAD);
+    }
     Ok(PageGroup { page_size, database_pages, pages })
 }
 

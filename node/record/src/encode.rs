@@ -6,9 +6,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::codec::{
     CHAINED, FIRST_VERSION, HEADER_BYTES, MAX_CLIENT_BYTES, MAX_RECORD_BYTES, PAGES_HEADER, RECORD_VERSION,
-    RecordError, TAG_HEADER, WITH_ROWS, checksum,
+    RecordError, SPARSE, TAG_HEADER, WITH_ROWS, checksum,
 };
 use crate::entry::Entry;
+use crate::image;
 use crate::record::{PageGroup, Payload, Record, RecordKind};
 use crate::rows::RowGroup;
 use crate::statements::StatementGroup;
@@ -31,16 +32,20 @@ impl Record {
         if self.clients.iter().any(|tag| tag.client.len() > MAX_CLIENT_BYTES) {
             return Err(RecordError::Malformed("client name too long"));
         }
+        let pages = self.payload.pages();
+        if let Some(group) = pages {
+            check_images(group)?;
+        }
         let index = previous.index.next();
         let kind = self.payload.kind();
         let mut bytes = Vec::with_capacity(length);
         bytes.put_u32_le(length as u32);
         bytes.put_bytes(0, 12);
-        let plain =
-            matches!(self.payload, Payload::Noop | Payload::EpochStart { .. } | Payload::Config(_) | Payload::Pages(_));
+        let plain = matches!(self.payload, Payload::Noop | Payload::EpochStart { .. } | Payload::Config(_));
+        let rows = if matches!(self.payload, Payload::WithRows(..)) { WITH_ROWS } else { 0 };
         bytes.put_u8(if plain { FIRST_VERSION } else { RECORD_VERSION });
         bytes.put_u8(kind as u8);
-        bytes.put_u8(if matches!(self.payload, Payload::WithRows(..)) { WITH_ROWS } else { 0 });
+        bytes.put_u8(rows | if pages.is_some() { SPARSE } else { 0 });
         bytes.put_u8(0);
         bytes.put_u32_le(tags as u32);
         for field in [epoch.0, index.0, self.timestamp, self.content] {
@@ -52,9 +57,6 @@ impl Record {
             bytes.put_slice(tag.client.as_bytes());
         }
         payload.write(&mut bytes);
-        if bytes.len() != length {
-            return Err(RecordError::Malformed("a page image has not the size of a page"));
-        }
         let chain = xxh3_64_with_seed(&bytes[CHAINED..], previous.chain.0);
         bytes[8..16].copy_from_slice(&chain.to_le_bytes());
         let crc = checksum(&bytes);
@@ -76,6 +78,18 @@ impl Record {
 
     fn tag_bytes(&self) -> usize {
         self.clients.iter().map(|tag| TAG_HEADER + tag.client.len()).sum()
+    }
+}
+
+/// Whoever reads the record has all images in memory, zeros included.
+fn check_images(group: &PageGroup) -> Result<(), RecordError> {
+    let size = group.page_size as usize;
+    if group.pages.iter().any(|(_, image)| image.len() != size) {
+        return Err(RecordError::Malformed("a page image has not the size of a page"));
+    }
+    match group.pages.len().saturating_mul(size) {
+        bytes if bytes > MAX_RECORD_BYTES => Err(RecordError::TooLarge(bytes)),
+        _ => Ok(()),
     }
 }
 
@@ -103,6 +117,14 @@ impl Payload {
         }
     }
 
+    fn pages(&self) -> Option<&PageGroup> {
+        match self {
+            Payload::Pages(group) => Some(group),
+            Payload::WithRows(main, _) => main.pages(),
+            _ => None,
+        }
+    }
+
     fn encoded(&self) -> EncodedPayload<'_> {
         // Serialising these plain structs to memory has no way to fail; an empty payload would be refused on decode.
         EncodedPayload::Json(match self {
@@ -122,7 +144,10 @@ impl EncodedPayload<'_> {
     fn len(&self) -> usize {
         match self {
             EncodedPayload::Json(json) => json.len(),
-            EncodedPayload::Pages(group) => PAGES_HEADER + group.pages.len() * (4 + group.page_size as usize),
+            EncodedPayload::Pages(group) => {
+                let images: usize = group.pages.iter().map(|(_, image)| image::encoded_len(image)).sum();
+                PAGES_HEADER + group.pages.len() * 4 + images
+            }
             EncodedPayload::Statements(group) => group.encoded_len(),
             EncodedPayload::Rows(group) => group.encoded_len(),
             EncodedPayload::WithRows(rows, main) => 4 + rows.encoded_len() + main.len(),
@@ -147,7 +172,7 @@ impl EncodedPayload<'_> {
                     bytes.put_u32_le(*number);
                 }
                 for (_, image) in &group.pages {
-                    bytes.put_slice(image);
+                    image::write(image, bytes);
                 }
             }
         }

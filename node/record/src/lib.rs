@@ -8,6 +8,7 @@
 //! | [`statements`], [`rows`] | the payloads of the formats that carry text and row changes |
 //! | [`cell`] | SQLite's values and counts, of which those are made |
 //! | `encode`, `decode` | from record to bytes and back |
+//! | `image` | page images without their zeros |
 //!
 //! A record is encoded once, by the leader, and never again: followers verify and store the same bytes.
 
@@ -16,6 +17,7 @@ pub mod codec;
 mod decode;
 mod encode;
 pub mod entry;
+mod image;
 pub mod record;
 pub mod rows;
 pub mod statements;

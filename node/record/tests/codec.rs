@@ -175,7 +175,7 @@ fn page_images_are_not_copied_on_decode() {
 fn a_transaction_that_is_too_large_is_an_error() {
     // One image stands for all pages, so that the test needs no memory.
     let image = Bytes::from(vec![0; 65_536]);
-    let pages = (1..=MAX_RECORD_BYTES as u32 / 65_536).map(|number| (number, image.clone())).collect();
+    let pages = (0..=MAX_RECORD_BYTES as u32 / 65_536).map(|number| (number, image.clone())).collect();
     let group = PageGroup { page_size: 65_536, database_pages: 1, pages };
     let record = Record { payload: Payload::Pages(group), ..noop() };
     assert!(
@@ -210,4 +210,23 @@ fn the_layout_is_the_documented_one() {
     assert_eq!(hex[32..], *fixed);
     // Length, CRC, chain.
     assert_eq!(hex[..32], *"44000000748edbad58ff64c1f820e2d2");
+}
+
+/// As version 1 wrote them: with their zeros.
+#[test]
+fn page_records_of_version_1_are_read() {
+    let forged = |short: usize| {
+        forge(|bytes| {
+            bytes[17] = 3;
+            for field in [512u32, 9, 2, 7, 1] {
+                bytes.extend_from_slice(&field.to_le_bytes());
+            }
+            bytes.extend_from_slice(&[0; 512]);
+            bytes.extend_from_slice(&vec![5; 512 - short]);
+        })
+    };
+    let image = |byte| Bytes::from(vec![byte; 512]);
+    let group = PageGroup { page_size: 512, database_pages: 9, pages: vec![(7, image(0)), (1, image(5))] };
+    assert_eq!(read(&forged(0)).unwrap().decode().unwrap().payload, Payload::Pages(group));
+    assert!(matches!(read(&forged(1)).unwrap().decode(), Err(RecordError::Malformed(_))));
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rdb_log::{Log, LogError, LogOptions, Recovery};
 use rdb_protocol::{Epoch, Index, Position};
-use rdb_record::{Entry, PageGroup, Payload, Record};
+use rdb_record::{Entry, Payload, Record, RecordKind};
 use tempfile::TempDir;
 
 /// Small segments, so that a few records fill several.
@@ -34,11 +34,24 @@ pub fn page(previous: Position, epoch: u64, page_size: u32, ink: u8) -> Entry {
     pages(previous, epoch, page_size, vec![Bytes::from(image)])
 }
 
+/// As version 1 of the format wrote it: images with their zeros, so that a record has sectors of zeros.
 pub fn pages(previous: Position, epoch: u64, page_size: u32, images: Vec<Bytes>) -> Entry {
-    let pages = (1..).zip(images).collect();
-    let group = PageGroup { page_size, database_pages: 9, pages };
-    let record = Record { timestamp: 1 << 16, content: 7, clients: Vec::new(), payload: Payload::Pages(group) };
-    record.encode(previous, Epoch(epoch))
+    let empty = Record { timestamp: 1 << 16, content: 7, clients: Vec::new(), payload: Payload::Noop };
+    let mut bytes = empty.encode(previous, Epoch(epoch)).bytes.to_vec();
+    bytes[17] = RecordKind::Pages as u8;
+    for field in [page_size, 9, images.len() as u32].into_iter().chain(1..=images.len() as u32) {
+        bytes.extend_from_slice(&field.to_le_bytes());
+    }
+    images.iter().for_each(|image| bytes.extend_from_slice(image));
+    let length = bytes.len() as u32;
+    bytes[..4].copy_from_slice(&length.to_le_bytes());
+    let chain = xxhash_rust::xxh3::xxh3_64_with_seed(&bytes[16..], previous.chain.0);
+    bytes[8..16].copy_from_slice(&chain.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&bytes[..4]), &bytes[8..]);
+    bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+    let entry = Entry::read(&mut Bytes::from(bytes)).unwrap();
+    assert!(entry.follows(previous));
+    entry
 }
 
 /// A log with a directory that goes away with it.
