@@ -6,9 +6,15 @@
 //! written meanwhile. So when little is left, the thread takes the [`WalGauge::gate`] that every group passes, and
 //! copies the rest while the writer waits: a few milliseconds once in thousands of groups.
 //!
+//! A checkpoint begins by flushing `-wal`. Nothing of it is on disk by then, as no group waits for that, so the disk would be busy for
+//! tens of milliseconds at once, and the log's flushes, for which clients do wait, behind it. So the thread has the system begin
+//! to write `-wal` back, a little at a time, as it grows.
+//!
 //! Everything in `-wal` is committed (a group is logged before it becomes visible), so a checkpoint can never bring
 //! something into the file that the log does not hold.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -28,6 +34,13 @@ const LITTLE: u64 = 512;
 /// more of them do not help.
 const FREE_PASSES: u32 = 3;
 
+/// Write-back is begun whenever `-wal` has grown by so much: some two milliseconds of an ordinary disk.
+const WRITE_BACK_BYTES: u64 = 1 << 20;
+
+/// `-wal` has space in its index for so many times the frames at which it is copied: readers may keep it from being reused for a
+/// while.
+const INDEXED_BOUNDS: u64 = 4;
+
 /// Cache of the checkpoint connection; copying does not use it.
 const CACHE: u64 = 256 << 10;
 
@@ -37,6 +50,8 @@ pub(crate) struct WalGauge {
     checkpoints: AtomicU64,
     /// Frames at which the thread wakes up.
     bound: u64,
+    /// Frames after which write-back is begun.
+    step: u64,
     wanted: Mutex<Wanted>,
     wake: Condvar,
     /// The disk failed under a checkpoint.
@@ -51,15 +66,19 @@ pub(crate) struct WalGauge {
 #[derive(Default)]
 struct Wanted {
     checkpoint: bool,
+    write_back: bool,
     stop: bool,
 }
 
 impl WalGauge {
-    pub(crate) fn new(bound: u64) -> WalGauge {
+    /// For a `-wal` that is copied when it has grown to `bytes`.
+    pub(crate) fn new(bytes: u64, page_size: u32) -> WalGauge {
+        let frames = |bytes: u64| (bytes / u64::from(page_size)).max(1);
         WalGauge {
             frames: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
-            bound: bound.max(1),
+            bound: frames(bytes),
+            step: frames(WRITE_BACK_BYTES),
             wanted: Mutex::default(),
             wake: Condvar::new(),
             failure: OnceLock::new(),
@@ -84,9 +103,13 @@ impl WalGauge {
     /// may have kept the last checkpoint from getting to the end.
     pub(crate) fn add(&self, frames: u64) {
         let before = self.frames.fetch_add(frames, Ordering::Relaxed);
-        let step = self.bound.div_ceil(4);
-        if before + frames >= self.bound && before / step != (before + frames) / step {
-            self.wanted.lock().checkpoint = true;
+        let passes = |step: u64| before / step != (before + frames) / step;
+        let checkpoint = before + frames >= self.bound && passes(self.bound.div_ceil(4));
+        let write_back = passes(self.step);
+        if checkpoint || write_back {
+            let mut wanted = self.wanted.lock();
+            wanted.checkpoint |= checkpoint;
+            wanted.write_back |= write_back;
             self.wake.notify_one();
         }
     }
@@ -109,6 +132,9 @@ impl CheckpointThread {
             Err(error) => return Err(error),
         };
         shared.gauge.frames.store(left, Ordering::Relaxed);
+        if !connection::reserve_index(&plain, shared.gauge.bound.saturating_mul(INDEXED_BOUNDS)) {
+            tracing::warn!("no space set aside for the index of the write-ahead log");
+        }
         let owned = Arc::clone(shared);
         let thread = std::thread::Builder::new()
             .name("checkpoint".to_owned())
@@ -129,17 +155,30 @@ impl Drop for CheckpointThread {
     }
 }
 
+/// The next thing to do; `None` at the end.
+fn next(gauge: &WalGauge) -> Option<Wanted> {
+    let mut wanted = gauge.wanted.lock();
+    while !wanted.checkpoint && !wanted.write_back && !wanted.stop {
+        gauge.wake.wait(&mut wanted);
+    }
+    (!wanted.stop).then(|| std::mem::take(&mut *wanted))
+}
+
+/// Begins to write `-wal` back, without waiting for it. No lock of SQLite is on this file, so closing it releases none.
+fn write_back(shared: &Shared) {
+    let mut path = shared.options.path.clone().into_os_string();
+    path.push("-wal");
+    if let Ok(file) = File::open(path) {
+        // SAFETY: the descriptor is open. That it does not work, here or on this file system, changes no result.
+        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    }
+}
+
 fn work(shared: &Shared, connection: &Connection) {
-    loop {
-        {
-            let mut wanted = shared.gauge.wanted.lock();
-            while !wanted.checkpoint && !wanted.stop {
-                shared.gauge.wake.wait(&mut wanted);
-            }
-            if wanted.stop {
-                return;
-            }
-            wanted.checkpoint = false;
+    while let Some(wanted) = next(&shared.gauge) {
+        if !wanted.checkpoint {
+            write_back(shared);
+            continue;
         }
         match checkpoint(shared, connection) {
             Ok(()) => {}

@@ -9,7 +9,7 @@
 //! On every one: no automatic checkpoints, none on close, `synchronous = NORMAL` (the log is the source of truth;
 //! SQLite only has to keep its file consistent), foreign keys on.
 
-use std::ffi::CString;
+use std::ffi::{CString, c_int};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,39 @@ pub(crate) struct Guarded {
 /// Opens an existing database for the engine's own work.
 pub(crate) fn internal(path: &Path, cache_bytes: u64) -> Result<Plain, EngineError> {
     open(path, None, OpenFlags::empty(), cache_bytes)
+}
+
+/// Bytes by which the index of `-wal` (the file `-shm`) grows, and the frames that they are enough for; the first part, which
+/// holds a header, is for 34 fewer.
+const INDEX_PART: c_int = 32 << 10;
+const INDEX_PART_FRAMES: u64 = 4096;
+
+/// Has SQLite take the space that its index of `-wal` will need for so many frames. Otherwise it is taken after a group's commit
+/// point, where a full disk ends the process: the group is committed and cannot be shown. False when it could not be taken.
+/// The connection must have used the database before.
+pub(crate) fn reserve_index(plain: &Plain, frames: u64) -> bool {
+    let mut file: *mut ffi::sqlite3_file = std::ptr::null_mut();
+    // SAFETY: the connection is open; this only asks for its file, which lives as long.
+    let asked = unsafe {
+        let place = std::ptr::from_mut(&mut file).cast();
+        ffi::sqlite3_file_control(plain.db, c"main".as_ptr(), ffi::SQLITE_FCNTL_FILE_POINTER, place)
+    };
+    if asked != ffi::SQLITE_OK || file.is_null() {
+        return false;
+    }
+    // SAFETY: an open file has a method table; one of version 2 has the methods of shared memory.
+    let Some(map) = (unsafe {
+        (*file).pMethods.as_ref().filter(|methods| methods.iVersion >= 2).and_then(|methods| methods.xShmMap)
+    }) else {
+        return false;
+    };
+    let parts = c_int::try_from(frames / INDEX_PART_FRAMES + 2).unwrap_or(c_int::MAX);
+    (0..parts).all(|part| {
+        let mut mapped = std::ptr::null_mut();
+        // SAFETY: as SQLite itself calls it; what is mapped stays its own.
+        let code = unsafe { map(file, part, INDEX_PART, 1, &mut mapped) };
+        code == ffi::SQLITE_OK
+    })
 }
 
 /// Creates the file.

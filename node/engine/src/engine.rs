@@ -172,7 +172,7 @@ impl Engine {
         let page_size = check_file(&plain, &options.path)?;
         let position = PositionReader::new(plain.db).map_err(|error| internal_error("reading the position", &error))?;
         let shared = Arc::new(Shared {
-            gauge: WalGauge::new(options.checkpoint_bytes / u64::from(page_size)),
+            gauge: WalGauge::new(options.checkpoint_bytes, page_size),
             options,
             page_size,
             writing: AtomicBool::new(false),

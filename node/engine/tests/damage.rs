@@ -236,3 +236,20 @@ fn a_slot_behind_the_database_is_fatal() {
     let slot = Slot { previous: rdb_protocol::Position::ZERO, ..leader.slot() };
     assert!(leader.writer.run_group(slot, &[tx(&["SELECT 1"])], &mut |_| Ok(())).is_err());
 }
+
+#[test]
+fn the_index_of_the_write_ahead_log_has_its_space_before_a_full_disk_can_end_the_process() {
+    let mut leader = Leader::with(|options| options.checkpoint_bytes = 64 << 20);
+    let index = || std::fs::metadata(leader.path().with_file_name("db-shm")).unwrap();
+    // Four times 16384 frames, at 4096 for each 32 KiB.
+    let before = std::os::unix::fs::MetadataExt::blocks(&index()) * 512;
+    assert!(before >= 16 * (32 << 10), "{before} bytes");
+    let length = index().len();
+    leader.sql("CREATE TABLE t(v)");
+    for _ in 0..4 {
+        leader.sql("INSERT INTO t(v) VALUES (randomblob(6000000))");
+    }
+    let after = std::fs::metadata(leader.path().with_file_name("db-shm")).unwrap().len();
+    assert_eq!(after, length, "more than the first part's frames, without another part");
+    assert!(leader.engine.stats().wal_frames > 4096);
+}

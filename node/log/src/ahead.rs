@@ -9,8 +9,14 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::segment::fill_with_zeros;
+use crate::segment::{fill_with_zeros, preallocate};
+
+/// Zeros that are written and flushed at once: some two milliseconds of an ordinary disk.
+const STEP: u64 = 1 << 20;
+/// Between two steps. A segment is ready within half a second, several times before the last one is full at full load.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Not named like a segment, so that opening a log passes it over.
 const READY: &str = "next";
@@ -113,10 +119,29 @@ impl Shared {
         }
     }
 
+    /// A bit at a time: the disk is busy with records, and a segment's worth of zeros at once would make them wait for tens of
+    /// milliseconds.
     fn make(&self) -> io::Result<()> {
         let file = File::create(self.dir.join(UNFINISHED))?;
-        fill_with_zeros(&file, 0, self.bytes)?;
+        preallocate(&file, 0, self.bytes)?;
+        let mut done = 0;
+        while done < self.bytes && !self.is_closed_after(PAUSE) {
+            let next = (done + STEP).min(self.bytes);
+            fill_with_zeros(&file, done, next)?;
+            file.sync_data()?;
+            done = next;
+        }
         file.sync_all()
+    }
+
+    /// Waits, unless nobody will want the segment any more.
+    fn is_closed_after(&self, pause: Duration) -> bool {
+        let state = self.lock();
+        let (state, _) = self
+            .changed
+            .wait_timeout_while(state, pause, |state| *state != State::Closed)
+            .unwrap_or_else(PoisonError::into_inner);
+        *state == State::Closed
     }
 }
 

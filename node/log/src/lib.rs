@@ -29,7 +29,7 @@ pub mod sync;
 
 pub use control::Control;
 pub use error::{ControlError, LogError};
-pub use log::Log;
+pub use log::{Forgotten, Log};
 pub use options::{BadTail, LogOptions, Recovery, Retention, TailKind};
 pub use reader::LogReader;
 pub use state::{ControlState, DataState};

@@ -6,6 +6,7 @@
 //! | rotation, within `append` | new file; nothing waits for the disk | the same |
 //! | [`Log::truncate_after`] | deletes newer segments, zeroes the tail | on return |
 //! | [`Log::retain`] | deletes older segments | on return |
+//! | [`Log::forget`] | nothing yet: [`Forgotten::delete`] does, outside of the caller's lock | when that returns |
 //! | [`Log::open`] | reads everything, see [`crate::recovery`] | what it found, on return |
 //!
 //! The log does not know what is committed: when to cut is the caller's decision (rule 10).
@@ -41,6 +42,22 @@ pub struct Log {
     pending: Vec<Arc<Pending>>,
     /// Makes the next segment.
     ahead: Option<Ahead>,
+}
+
+/// Segments that are not part of the log any more, oldest first.
+#[derive(Debug)]
+#[must_use = "the files are still there"]
+pub struct Forgotten {
+    dir: Arc<PathBuf>,
+    paths: Vec<Arc<PathBuf>>,
+}
+
+impl Forgotten {
+    /// Deletes the files, durably one after the other; returns how many. Not to be mixed with another one's.
+    pub fn delete(self) -> Result<usize, LogError> {
+        segment::delete(&self.dir, self.paths.iter().map(|path| path.as_path()))?;
+        Ok(self.paths.len())
+    }
 }
 
 /// What an append must know of the map.
@@ -271,16 +288,16 @@ impl Log {
 
     /// Drops segments from the front, see [`Retention`], durably; returns how many. Never the newest one.
     pub fn retain(&mut self, policy: Retention) -> Result<usize, LogError> {
-        let mut count = 0;
-        loop {
-            let mut map = self.shared.lock();
-            let Some(dropped) = map.drop_oldest(policy.floor, policy.max_bytes, policy.oldest_ms) else {
-                return Ok(count);
-            };
-            drop(map);
-            segment::delete(&self.dir, [dropped.path.as_path()])?;
-            count += 1;
-        }
+        self.forget(policy).delete()
+    }
+
+    /// The quick half of [`Log::retain`]: from now on the segments are not part of the log. Their files go with
+    /// [`Forgotten::delete`], which waits for the disk and needs no access to the log; a crash before that brings them back.
+    pub fn forget(&mut self, policy: Retention) -> Forgotten {
+        let mut map = self.shared.lock();
+        let oldest = || map.drop_oldest(policy.floor, policy.max_bytes, policy.oldest_ms);
+        let paths = std::iter::from_fn(oldest).map(|segment| segment.path).collect();
+        Forgotten { dir: Arc::clone(&self.dir), paths }
     }
 
     /// Bytes of disk that the segments take.

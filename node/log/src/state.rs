@@ -111,6 +111,8 @@ pub enum DataState {
     Ready,
     /// The content disagrees with the leader's; kept for the person who looks into it, until re-seeded.
     Diverged { reason: String },
-    /// The log or database is damaged; until re-seeded.
+    /// The log is damaged; until re-seeded.
     Corrupt { reason: String },
+    /// The database is damaged; until re-seeded.
+    DatabaseCorrupt { reason: String },
 }

@@ -210,3 +210,22 @@ fn segments_made_ahead_of_time_are_segments_like_others() {
     assert_eq!((recovery.records, recovery.cut), (200, None));
     log.check();
 }
+
+#[test]
+fn forgotten_segments_leave_the_log_at_once_and_their_files_when_there_is_time() {
+    let mut log = Fixture::new(small());
+    log.fill(60, 1);
+    let before = segments(&log.path()).len();
+    let forgotten = log.log.forget(Retention { floor: Index(50), max_bytes: 0, oldest_ms: 0 });
+    let first = log.log.first_index();
+    assert!(first > Index(1) && matches!(log.log.read(Index(1), 1), Err(LogError::Gone(_))));
+    assert_eq!(segments(&log.path()).len(), before);
+    // Writing goes on meanwhile.
+    log.fill(30, 1);
+    let now = segments(&log.path()).len();
+    let count = forgotten.delete().unwrap();
+    assert!(count > 0 && now > before);
+    assert_eq!((segments(&log.path()).len(), log.log.first_index()), (now - count, first));
+    let (log, _) = log.reopen(small()).unwrap();
+    assert_eq!((log.log.first_index(), log.log.last().index), (first, Index(90)));
+}

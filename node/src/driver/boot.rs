@@ -7,11 +7,11 @@ use rdb_log::{ControlError, DataState, Log, LogError, LogOptions};
 use rdb_protocol::admin::{AdminRefusal, Init};
 use rdb_protocol::status::SeedReport;
 use rdb_protocol::{Incarnation, Index, Position};
-use rdb_record::Payload;
 use rdb_replication::{Replica, StartError, Time};
 
 use super::copied::{self, Expected};
 use super::core::{Core, LogRef, Running};
+use super::verify::{self, Stated, Unverified};
 use super::{Node, random};
 use crate::clock;
 
@@ -147,6 +147,9 @@ pub(super) fn boot(node: &Node, expected: Option<Expected>) -> Result<(), BootEr
         },
         // The process ended between noting this and ending the incarnation.
         DataState::Diverged { reason } => give_up(node, &mut core, Unusable { code: "DIVERGED", reason })?,
+        DataState::DatabaseCorrupt { reason } => {
+            give_up(node, &mut core, Unusable { code: "DATABASE_CORRUPT", reason })?;
+        }
         DataState::Corrupt { reason } => give_up(node, &mut core, Unusable { code: "LOG_CORRUPT", reason })?,
         DataState::Empty | DataState::Seeding => core.control.update(|state| state.copied = false)?,
     }
@@ -173,8 +176,8 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
         Err(error @ EngineError::Corrupt { .. }) => return unusable("DATABASE_CORRUPT", error.to_string()),
         Err(error) => return Err(error.into()),
     };
-    let (position, content) = match engine.verify() {
-        Ok(verified) => verified,
+    let position = match engine.position() {
+        Ok(found) => found,
         Err(error @ EngineError::Corrupt { .. }) => return unusable("DATABASE_CORRUPT", error.to_string()),
         Err(error) => return Err(error.into()),
     };
@@ -183,7 +186,9 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
         let reason = format!("the database is at {}, the log ends at {}", position.index, log.last());
         return unusable("LOG_BEHIND", reason);
     }
-    if let Err(reason) = check_content(&log, &engine, position.index, content)? {
+    let stated = Stated::at(&log, position.index)?;
+    let put_off = verify::is_put_off(&node.paths);
+    if !put_off && let Some(reason) = verify::damage(&engine, stated)? {
         return unusable("DATABASE_CORRUPT", reason);
     }
     if let Some(last) =
@@ -198,40 +203,11 @@ fn open(node: &Node, core: &mut Core) -> Result<Result<(), Unusable>, BootError>
         Ok(replica) => core.running = Some(Running { log, replica }),
         Err(error) => return unusable("LOG_BEHIND", error.to_string()),
     }
+    core.unverified = put_off.then_some(Unverified { stated });
     node.view.set_committed(committed);
     node.view.set_applied(position.index);
     node.set_engine(Some(engine));
     Ok(Ok(()))
-}
-
-/// Does the database hold what the record at `index` states? `content` is the checksum of its pages; where they are not the
-/// leader's, the rows are summed up.
-fn check_content(log: &Log, engine: &Engine, index: Index, content: u64) -> Result<Result<(), String>, BootError> {
-    if index <= log.base().index {
-        return Ok(Ok(()));
-    }
-    let entries = log.read(index, 1)?;
-    let Some(entry) = entries.first() else { return Ok(Ok(())) };
-    let record = entry.decode().map_err(LogError::from)?;
-    let alone = matches!(record.payload, Payload::Rows(_));
-    if !alone && record.content == content {
-        return Ok(Ok(()));
-    }
-    let differs = |ours: u64, stated: u64| {
-        Ok(Err(format!("the database's content is {ours:016x}, record {index} states {stated:016x}")))
-    };
-    let Some(stated) = record.payload.rows().and_then(|rows| rows.content) else {
-        return differs(content, record.content);
-    };
-    match engine.verify_rows() {
-        Ok((_, rows)) if rows == stated => {
-            engine.set_same_pages(false);
-            Ok(Ok(()))
-        }
-        Ok((_, rows)) => differs(rows, stated),
-        Err(EngineError::Corrupt { why, .. }) => Ok(Err(why)),
-        Err(error) => Err(error.into()),
-    }
 }
 
 fn give_up(node: &Node, core: &mut Core, unusable: Unusable) -> Result<(), BootError> {
@@ -257,6 +233,7 @@ pub(super) fn start_empty(node: &Node, core: &mut Core) -> Result<(), BootError>
     core.running = None;
     core.generation += 1;
     core.given_up = false;
+    core.unverified = None;
     let log = match empty_log(node) {
         Some(log) => log,
         None => {

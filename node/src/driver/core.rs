@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::Node;
 use super::archive::Tail;
 use super::outputs::NoRoom;
+use super::verify::Unverified;
 use crate::clock;
 use crate::peer::Link;
 
@@ -41,6 +42,8 @@ pub struct Core {
     pub problems: BTreeMap<&'static str, Problem>,
     /// The log was cut below what the database shows: the data must not be read any more, and a base copy follows.
     pub given_up: bool,
+    /// The database is still to be read before it may be used.
+    pub unverified: Option<Unverified>,
     /// A divergent tail that the worker must turn into row changes before it applies anything else.
     pub tail: Option<Tail>,
     outputs: Vec<Output>,
@@ -108,6 +111,7 @@ impl Core {
             next_token: 0,
             problems: BTreeMap::new(),
             given_up: false,
+            unverified: None,
             tail: None,
             outputs: Vec::new(),
             sends: Vec::new(),

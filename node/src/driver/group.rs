@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Statement, Transaction, TransactionResult, Writer};
-use rdb_protocol::BOOTSTRAP_VERSION;
 use rdb_protocol::api::{ApiError, ErrorCode, Outcome};
+use rdb_protocol::{BOOTSTRAP_VERSION, Epoch};
 use rdb_record::Record;
 use rdb_replication::{Input, ProposalRefusal, Time};
 use tokio::sync::oneshot;
@@ -84,7 +84,7 @@ pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
         if node.held_epoch.swap(lossy, Ordering::AcqRel) != lossy {
             node.hold_for_lost();
         }
-        if !run_group(node, writer, vec![advance_keys()]) {
+        if !run_group(node, writer, vec![advance_keys(lossy)]) {
             // A write before it could give out a key twice.
             return refuse(jobs, &not_leader());
         }
@@ -96,17 +96,24 @@ pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
 }
 
 /// The first write after a failover with loss. A database without AUTOINCREMENT has no such table, which is well.
-fn advance_keys() -> WriteJob {
+fn advance_keys(epoch: u64) -> WriteJob {
     let sql = format!("UPDATE sqlite_sequence SET seq = seq + {LOST_KEYS}");
     let transaction = Transaction { statements: vec![Statement::new(sql)], ..Transaction::default() };
     let deadline = clock::instant() + ADVANCE_DEADLINE;
     let (reply, _nobody) = oneshot::channel();
-    WriteJob { transaction, deadline, reply }
+    WriteJob { transaction, epoch: Epoch(epoch), deadline, reply }
 }
 
 /// False when the group could not begin, or was not committed here.
 fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) -> bool {
     let Some((slot, jobs)) = reserve(node, jobs) else { return false };
+    // Whoever sent the others may rely on their not running any more.
+    let (jobs, late) = jobs.into_iter().partition::<Vec<_>, _>(|job| job.epoch == slot.epoch);
+    refuse(late, &not_leader());
+    if jobs.is_empty() {
+        node.drive(Input::ReleaseSlot);
+        return false;
+    }
     node.group_since.store(clock::boot_micros(), Ordering::Release);
     let done = run_reserved(node, writer, slot, jobs);
     node.group_since.store(0, Ordering::Release);
@@ -241,8 +248,8 @@ fn unknown() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rdb_protocol::Index;
     use rdb_protocol::api::Token;
-    use rdb_protocol::{Epoch, Index};
 
     fn failure(api: ApiError) -> Result<TransactionResult, SqlFailure> {
         Err(SqlFailure { api, sqlite_code: None })

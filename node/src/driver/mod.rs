@@ -15,6 +15,7 @@
 //! | [`archive`] | divergent tails, made readable |
 //! | [`tasks`] | ticks, flushes and reads for others, retention, disk space |
 //! | [`boot`], [`copied`] | opening a data directory, also one that came with a copied volume |
+//! | [`verify`] | reading a large database before it is used |
 //! | [`tokens`] | the token files, read again when they change |
 //! | [`service`], [`reads`], [`report`] | what HTTP needs: calls, reads at each consistency level, status and health |
 //! | [`view`] | what is published without the lock |
@@ -36,6 +37,7 @@ pub mod seeding;
 pub mod service;
 pub mod tasks;
 pub mod tokens;
+mod verify;
 pub mod view;
 pub mod worker;
 

@@ -108,7 +108,7 @@ impl Node {
         if was_open && !self.view.is_open() {
             self.demoted.send_modify(|count| *count += 1);
         }
-        let usable = matches!(state.data, rdb_log::DataState::Ready) && !core.given_up;
+        let usable = matches!(state.data, rdb_log::DataState::Ready) && !core.given_up && core.unverified.is_none();
         let ready = usable && role != RoleView::Halted;
         self.view.set_serving(ready && core.running.is_some());
         let place = match (role, core.running.as_ref().and_then(|running| running.replica.leader())) {

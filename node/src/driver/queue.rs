@@ -1,4 +1,5 @@
-//! The queue in front of the database thread: many senders, one receiver that takes what waits.
+//! The queue in front of the database thread: many senders, one receiver that takes what waits. It is bounded twice, by items
+//! and by what they weigh: a few large requests fill a node's memory as well as many small ones.
 //!
 //! Unlike general-purpose channels it never spins: a waiting receiver sleeps at once. Between two groups it waits for tens to
 //! hundreds of microseconds, and a core that spins meanwhile is one that a client or a follower could have used.
@@ -11,28 +12,40 @@ use parking_lot::{Condvar, Mutex};
 pub struct Queue<T> {
     state: Mutex<State<T>>,
     arrived: Condvar,
-    limit: usize,
+    limit: Limit,
+}
+
+/// What may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    pub items: usize,
+    /// One item is taken whatever it weighs, so that the largest request that is allowed gets through.
+    pub weight: usize,
 }
 
 struct State<T> {
-    waiting: VecDeque<T>,
+    /// With their weights.
+    waiting: VecDeque<(T, usize)>,
+    weight: usize,
     /// The receiver sleeps until so many wait.
     wanted: usize,
 }
 
 impl<T> Queue<T> {
-    pub fn bounded(limit: usize) -> Queue<T> {
-        let state = State { waiting: VecDeque::new(), wanted: 1 };
+    pub fn bounded(limit: Limit) -> Queue<T> {
+        let state = State { waiting: VecDeque::new(), weight: 0, wanted: 1 };
         Queue { state: Mutex::new(state), arrived: Condvar::new(), limit }
     }
 
     /// Gives the item back when the queue is full.
-    pub fn push(&self, item: T) -> Result<(), T> {
+    pub fn push(&self, item: T, weight: usize) -> Result<(), T> {
         let mut state = self.state.lock();
-        if state.waiting.len() >= self.limit {
+        let too_heavy = state.weight > 0 && state.weight.saturating_add(weight) > self.limit.weight;
+        if state.waiting.len() >= self.limit.items || too_heavy {
             return Err(item);
         }
-        state.waiting.push_back(item);
+        state.weight = state.weight.saturating_add(weight);
+        state.waiting.push_back((item, weight));
         if state.waiting.len() == state.wanted {
             self.arrived.notify_one();
         }
@@ -42,7 +55,7 @@ impl<T> Queue<T> {
     /// As [`Queue::push`], whatever the limit: for the few messages that must arrive.
     pub fn push_anyway(&self, item: T) {
         let mut state = self.state.lock();
-        state.waiting.push_back(item);
+        state.waiting.push_back((item, 0));
         state.wanted = 1;
         self.arrived.notify_one();
     }
@@ -51,7 +64,8 @@ impl<T> Queue<T> {
     pub fn pop(&self) -> T {
         let mut state = self.state.lock();
         loop {
-            if let Some(item) = state.waiting.pop_front() {
+            if let Some((item, weight)) = state.waiting.pop_front() {
+                state.weight -= weight;
                 return item;
             }
             state.wanted = 1;
@@ -72,8 +86,13 @@ impl<T> Queue<T> {
     /// Takes items into `taken` as long as `wanted` says so, without waiting.
     pub fn take_while(&self, mut wanted: impl FnMut(&T) -> bool, taken: &mut Vec<T>) {
         let mut state = self.state.lock();
-        let count = state.waiting.iter().take_while(|item| wanted(item)).count();
-        taken.extend(state.waiting.drain(..count));
+        let count = state.waiting.iter().take_while(|(item, _)| wanted(item)).count();
+        let mut taken_weight = 0;
+        taken.extend(state.waiting.drain(..count).map(|(item, weight)| {
+            taken_weight += weight;
+            item
+        }));
+        state.weight -= taken_weight;
     }
 }
 
@@ -82,33 +101,37 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    fn of_items(items: usize) -> Limit {
+        Limit { items, weight: 1000 }
+    }
+
     #[test]
     fn a_sleeping_receiver_gets_all_items_in_order() {
-        let queue = Arc::new(Queue::bounded(10_000));
+        let queue = Arc::new(Queue::bounded(of_items(10_000)));
         let sender = queue.clone();
         let receiver = std::thread::spawn(move || (0..10_000).map(|_| queue.pop()).collect::<Vec<u32>>());
         for item in 0..10_000 {
-            sender.push(item).unwrap();
+            sender.push(item, 0).unwrap();
         }
         assert_eq!(receiver.join().unwrap(), (0..10_000).collect::<Vec<_>>());
     }
 
     #[test]
     fn a_full_queue_gives_the_item_back_but_takes_what_must_arrive() {
-        let queue = Queue::bounded(1);
-        assert_eq!(queue.push(1), Ok(()));
-        assert_eq!(queue.push(2), Err(2));
+        let queue = Queue::bounded(of_items(1));
+        assert_eq!(queue.push(1, 0), Ok(()));
+        assert_eq!(queue.push(2, 0), Err(2));
         queue.push_anyway(3);
         assert_eq!((queue.pop(), queue.pop()), (1, 3));
     }
 
     #[test]
     fn a_receiver_that_waits_for_several_is_woken_by_the_last_of_them() {
-        let queue = Arc::new(Queue::bounded(10));
+        let queue = Arc::new(Queue::bounded(of_items(10)));
         let waiter = queue.clone();
         let thread = std::thread::spawn(move || waiter.wait_for(3, Duration::from_secs(60)));
         for item in 0..3 {
-            queue.push(item).unwrap();
+            queue.push(item, 0).unwrap();
         }
         thread.join().unwrap();
         queue.wait_for(3, Duration::from_secs(60));
@@ -118,13 +141,29 @@ mod tests {
 
     #[test]
     fn takes_only_the_wanted_head() {
-        let queue = Queue::bounded(10);
+        let queue = Queue::bounded(of_items(10));
         for item in [1, 2, 9, 3] {
-            queue.push(item).unwrap();
+            queue.push(item, 0).unwrap();
         }
         let mut taken = vec![];
         queue.take_while(|item| *item < 5, &mut taken);
         assert_eq!(taken, [1, 2]);
         assert_eq!(queue.pop(), 9);
+    }
+
+    #[test]
+    fn what_waits_is_bounded_by_weight_too_and_what_was_taken_makes_room() {
+        let queue = Queue::bounded(of_items(10));
+        assert_eq!(queue.push("larger than the limit", 5000), Ok(()));
+        assert_eq!(queue.push("behind it", 1), Err("behind it"));
+        queue.push_anyway("must arrive");
+        assert_eq!(
+            (queue.pop(), queue.push("first", 600), queue.push("second", 500)),
+            ("larger than the limit", Ok(()), Err("second"))
+        );
+        let mut taken = vec![];
+        queue.take_while(|_| true, &mut taken);
+        assert_eq!(taken, ["must arrive", "first"]);
+        assert_eq!(queue.push("second", 500), Ok(()));
     }
 }

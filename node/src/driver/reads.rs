@@ -82,6 +82,8 @@ impl Node {
             None if token.index < running.log.base().index && token.epoch == running.log.base().epoch => {
                 Ok(core.generation)
             }
+            // The leader's log may go further back: it is asked in this node's place.
+            None if token.index < running.log.base().index && !self.view.is_open() => Err(unavailable()),
             None if token.index < running.log.base().index => Err(ErrorCode::PositionLost.error(
                 format!(
                     "whether position {}/{} is part of this history is not known any more",

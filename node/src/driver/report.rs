@@ -66,7 +66,7 @@ fn group_ms(node: &Node, now: Time) -> Option<u64> {
 fn node_state(core: &Core) -> NodeState {
     let Some(running) = &core.running else { return NodeState::Empty };
     match (&core.control.state().data, running.replica.role()) {
-        (_, RoleView::Halted) | (DataState::Corrupt { .. }, _) => NodeState::Halted,
+        (_, RoleView::Halted) | (DataState::Corrupt { .. } | DataState::DatabaseCorrupt { .. }, _) => NodeState::Halted,
         (DataState::Empty, _) => NodeState::Empty,
         (DataState::Seeding, _) => NodeState::Seeding,
         (DataState::Diverged { .. }, _) => NodeState::Diverged,
@@ -83,7 +83,11 @@ fn node_state(core: &Core) -> NodeState {
 pub fn readiness(node: &Node) -> Vec<Check> {
     let core = node.lock();
     let state = node_state(&core);
-    let serving = if node.view.serving() { Ok(()) } else { Err(format!("state is {state:?}")) };
+    let serving = match (node.view.serving(), core.unverified) {
+        (true, _) => Ok(()),
+        (false, Some(_)) => Err("the database is being read to verify it".to_owned()),
+        (false, None) => Err(format!("state is {state:?}")),
+    };
     let known =
         core.running.as_ref().is_some_and(|running| running.replica.is_open() || running.replica.leader().is_some());
     let leader = if known { Ok(()) } else { Err("no leader is known".to_owned()) };

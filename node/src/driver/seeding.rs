@@ -197,6 +197,7 @@ fn adopt(node: &Node, manifest: &SeedManifest) -> Result<(), SeedFailure> {
         state.seed = Some(SeedReport { method: "stream".to_owned(), position: manifest.position });
     })?;
     core.problems.clear();
+    core.unverified = None;
     core.generation += 1;
     Node::disconnect(&mut core);
     let Some(persistent) = core.persistent() else { return Ok(()) };

@@ -53,7 +53,7 @@ impl Backend for Service {
             limits: RequestLimits { max_result_bytes: self.0.max_result_bytes() },
             deadline: Some(call.deadline.0),
         };
-        self.0.worker.submit(WriteJob { transaction, deadline: call.deadline.0, reply })?;
+        self.0.worker.submit(WriteJob { transaction, epoch: call.epoch, deadline: call.deadline.0, reply })?;
         // The worker always answers; a dropped channel means that the process is ending.
         let result = answer.await.unwrap_or_else(|_| {
             Err(ErrorCode::UnknownOutcome.error("the node is stopping", "send it again with the same Idempotency-Key"))

@@ -20,8 +20,10 @@ const MAX_WAITING: usize = 1024;
 const TICK: Duration = Duration::from_millis(50);
 /// Free space, and what a checkpoint met, is looked at so often.
 const DISK_TICKS: u64 = 4;
-/// Retention, hints in the control file, idle seed sessions.
+/// Retention, token files, idle seed sessions.
 const HOUSEKEEPING_TICKS: u64 = 40;
+/// Hints in the control file. No rule needs them newer, and each costs the writes of that moment some milliseconds.
+const HINT_TICKS: u64 = 200;
 
 /// A leader that has written nothing for this part of `progressTimeout` writes a `Noop`: the timed probe of its disk and
 /// followers. Four probes fit, so that one slow answer is no alarm.
@@ -126,6 +128,9 @@ fn tick_forever(node: &Node) {
             node.tokens.refresh(clock::boot_micros());
             housekeeping(node);
         }
+        if count.is_multiple_of(HINT_TICKS) {
+            persist_hints(node);
+        }
         probe(node);
     }
 }
@@ -177,6 +182,11 @@ impl Growth {
     }
 }
 
+/// Notes in the control file how far things are: two flushes, for which all that would step the core wait.
+fn persist_hints(node: &Node) {
+    node.lock().persist_hints();
+}
+
 fn housekeeping(node: &Node) {
     node.seeds.expire(node.wal_bytes());
     // A worker that could not apply (no space, a short failure) tries again.
@@ -184,7 +194,6 @@ fn housekeeping(node: &Node) {
         node.worker.wake();
     }
     let mut core = node.lock();
-    core.persist_hints();
     if !matches!(core.control.state().data, DataState::Ready) {
         return;
     }
@@ -208,7 +217,9 @@ fn housekeeping(node: &Node) {
         max_bytes: settings.log_retention_bytes,
         oldest_ms: clock::unix_millis().saturating_sub(settings.log_retention_age_ms),
     };
-    match running.log.retain(policy) {
+    let forgotten = running.log.forget(policy);
+    drop(core);
+    match forgotten.delete() {
         Ok(0) => {}
         Ok(dropped) => tracing::info!(dropped, "log segments dropped"),
         Err(error) => tracing::warn!(%error, "cannot drop old log segments"),

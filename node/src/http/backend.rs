@@ -58,6 +58,9 @@ pub struct WriteCall {
     pub statements: Vec<Statement>,
     /// Of the header `Idempotency-Key`.
     pub key: Option<RequestKey>,
+    /// The write may only run in this epoch, and is refused with `NOT_LEADER` in another: who sent it here has perhaps given up
+    /// on it by the time it is run, and then relies on its never taking effect in a later epoch.
+    pub epoch: Epoch,
     /// What still waits in a queue then is dropped with `TIMEOUT`; what was ordered but is not committed is answered
     /// `UNKNOWN_OUTCOME` by HTTP.
     pub deadline: Deadline,

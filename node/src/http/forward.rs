@@ -10,6 +10,10 @@
 //! | surely did not run: connection refused, `NOT_LEADER`, `NO_LEADER` | again | again |
 //! | broke off after it was sent, or `UNKNOWN_OUTCOME` | again | `UNKNOWN_OUTCOME` |
 //! | deadline | `TIMEOUT`; `UNKNOWN_OUTCOME` if an attempt is in doubt | the same |
+//!
+//! An attempt that broke off may still lie unread at the leader, and be run after a later one: an error of the later one would
+//! then be followed by a success that nobody expects. So every attempt is bound to the epoch that it was meant for, and an error
+//! counts only when it comes from a later epoch than all attempts in doubt: by then, what was committed of them is known there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +23,7 @@ use http_body_util::Full;
 use hyper::Request;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use hyper::http::Method;
-use rdb_engine::{RequestKey, Statement};
+use rdb_engine::Statement;
 use rdb_protocol::Epoch;
 use rdb_protocol::api::{ApiError, ErrorCode, ErrorResponse, Outcome, Token};
 use rdb_record::ClientTag;
@@ -83,64 +87,71 @@ impl Job {
 
 pub(crate) async fn at_leader<B: Backend>(app: &App<B>, mut job: Job) -> Result<Response, ApiError> {
     // The usual case, without cloning a receiver.
-    let here = app.lead.borrow().place == Place::Here;
+    let (epoch, here) = {
+        let lead = app.lead.borrow();
+        (lead.epoch, lead.place == Place::Here)
+    };
     if here {
-        match here_now(app, &mut job).await {
+        match here_now(app, &mut job, epoch).await {
             Err(error) if job.head.forwarded => Err(error),
             Err(error) if may_repeat(&job, &error) && !job.deadline.passed() => {
                 // Boxed, so that the usual case does not carry the space for it around.
-                Box::pin(hold(app, job, error)).await
+                Box::pin(hold(app, job, epoch, error)).await
             }
             Err(error) => Err(for_client(error)),
             done => done,
         }
     } else {
         let nothing_yet = errors::no_leader();
-        Box::pin(hold(app, job, nothing_yet)).await
+        Box::pin(hold(app, job, epoch, nothing_yet)).await
     }
 }
 
-/// Tries until the deadline; `last` is how the latest attempt ended.
-async fn hold<B: Backend>(app: &App<B>, mut job: Job, mut last: ApiError) -> Result<Response, ApiError> {
+/// Tries until the deadline; `last` is how the latest attempt ended, in epoch `before`.
+async fn hold<B: Backend>(app: &App<B>, mut job: Job, before: Epoch, mut last: ApiError) -> Result<Response, ApiError> {
     let mut lead = app.lead.clone();
     let mut wait = FIRST_WAIT;
-    // An earlier attempt may have taken effect.
-    let mut doubt = last.outcome == Outcome::Unknown;
+    // The latest epoch in which an earlier attempt may have taken effect, or may yet.
+    let mut doubt = (last.outcome == Outcome::Unknown).then_some(before);
     loop {
         let Lead { epoch, place } = lead.borrow_and_update().clone();
         let attempt = match place {
-            Place::Here => here_now(app, &mut job).await,
+            Place::Here => here_now(app, &mut job, epoch).await,
             Place::There(_) | Place::Unknown if job.head.forwarded => {
                 return Err(errors::not_leader());
             }
             Place::There(address) => there(app, &job, epoch, &address).await,
             Place::Unknown => {
                 wait = job.deadline.remaining();
-                Err(if doubt { last } else { errors::no_leader() })
+                Err(if doubt.is_some() { last } else { errors::no_leader() })
             }
         };
         match attempt {
             Err(error) if may_repeat(&job, &error) && !job.head.forwarded => {
-                doubt |= error.outcome == Outcome::Unknown;
+                if error.outcome == Outcome::Unknown {
+                    doubt = doubt.max(Some(epoch));
+                }
                 last = error;
             }
-            Err(error) if doubt && !settles(&error) => return Err(still_unknown()),
+            Err(error) if doubt.is_some_and(|doubtful| epoch <= doubtful || !settles(&error)) => {
+                return Err(still_unknown());
+            }
             done => return done,
         }
         let pause = wait.min(job.deadline.remaining());
         if pause.is_zero() {
-            return Err(given_up(doubt, last));
+            return Err(given_up(doubt.is_some(), last));
         }
         // The lead changing is what is waited for; the pause passing is a reason to look again all the same.
         let changed = tokio::select! {
             changed = timeout(pause, lead.changed()) => changed,
             // Another node may hold it on.
-            () = app.left() => return Err(given_up(doubt, last)),
+            () = app.left() => return Err(given_up(doubt.is_some(), last)),
         };
         wait = match changed {
             Ok(Ok(())) => FIRST_WAIT,
-            Ok(Err(_)) => return Err(given_up(doubt, last)),
-            Err(_) if job.deadline.passed() => return Err(given_up(doubt, last)),
+            Ok(Err(_)) => return Err(given_up(doubt.is_some(), last)),
+            Err(_) if job.deadline.passed() => return Err(given_up(doubt.is_some(), last)),
             Err(_) => (wait * 2).min(LONGEST_WAIT),
         };
     }
@@ -150,8 +161,8 @@ fn may_repeat(job: &Job, error: &ApiError) -> bool {
     errors::is_passing(error) || (error.outcome == Outcome::Unknown && job.is_repeatable())
 }
 
-/// Does this error, given to a repeated request with a key, say that no earlier attempt took effect? It does when the leader
-/// came as far as looking the key up and running the statements, in the order of the log.
+/// Does this error, given to a repeated request with a key in a later epoch, say that no earlier attempt took effect? It does when
+/// the leader came as far as looking the key up and running the statements, in the order of the log.
 fn settles(error: &ApiError) -> bool {
     matches!(
         error.code,
@@ -177,7 +188,8 @@ fn for_client(error: ApiError) -> ApiError {
 }
 
 /// One attempt on this node.
-async fn here_now<B: Backend>(app: &App<B>, job: &mut Job) -> Result<Response, ApiError> {
+async fn here_now<B: Backend>(app: &App<B>, job: &mut Job, epoch: Epoch) -> Result<Response, ApiError> {
+    let epoch = job.head.epoch.filter(|_| job.head.forwarded).map_or(epoch, Epoch);
     let deadline = job.deadline;
     let until = deadline.plus(GRACE);
     let (call, work) = match &mut job.what {
@@ -197,21 +209,15 @@ async fn here_now<B: Backend>(app: &App<B>, job: &mut Job) -> Result<Response, A
     match work {
         Work::Write(statements) => {
             let key = request::key(job.head.key.as_ref(), &statements);
-            write(app, call, statements, key, deadline).await
+            write(app, call, WriteCall { statements, key, epoch, deadline }).await
         }
         Work::Read(statement, level) => read(app, statement, level, deadline).await,
     }
 }
 
-async fn write<B: Backend>(
-    app: &App<B>,
-    call: Call,
-    statements: Vec<Statement>,
-    key: Option<RequestKey>,
-    deadline: Deadline,
-) -> Result<Response, ApiError> {
-    let write = WriteCall { statements, key, deadline };
-    let answer = timeout_at(deadline.plus(GRACE), app.backend.write(write)).await;
+async fn write<B: Backend>(app: &App<B>, call: Call, write: WriteCall) -> Result<Response, ApiError> {
+    let until = write.deadline.plus(GRACE);
+    let answer = timeout_at(until, app.backend.write(write)).await;
     let answer = answer.map_err(|_| errors::unknown_outcome("it was not committed by the deadline"))??;
     let body = match (call, answer.results.first()) {
         (Call::Batch, _) => values::several(Some(&answer.results), answer.position),
@@ -269,7 +275,7 @@ async fn there_as<B: Backend>(
     address: &Arc<str>,
     secret: Option<&Secret>,
 ) -> Result<Response, ApiError> {
-    let request = to_forward(app, job, address, secret)?;
+    let request = to_forward(app, job, epoch, address, secret)?;
     let mut lead = app.lead.clone();
     let mut send = std::pin::pin!(app.pool.send(address, request));
     let sent = timeout_at(job.deadline.plus(GRACE), async {
@@ -311,6 +317,7 @@ async fn replaced(lead: &mut watch::Receiver<Lead>, epoch: Epoch, address: &Arc<
 fn to_forward<B: Backend>(
     app: &App<B>,
     job: &Job,
+    epoch: Epoch,
     address: &str,
     secret: Option<&Secret>,
 ) -> Result<Request<Full<Bytes>>, ApiError> {
@@ -327,6 +334,7 @@ fn to_forward<B: Backend>(
         .header(HOST, address)
         .header(CONTENT_TYPE, errors::JSON)
         .header(FORWARDED, app.node.clone())
+        .header(super::app::EPOCH, HeaderValue::from(epoch.0))
         .header(DEADLINE, HeaderValue::from(job.deadline.remaining().as_millis() as u64));
     if let Some(secret) = secret {
         request = request.header(AUTHORIZATION, format!("Bearer {}", secret.expose()));

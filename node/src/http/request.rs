@@ -59,6 +59,8 @@ pub(crate) struct Head {
     pub(crate) deadline_ms: Option<u64>,
     /// Forwarded once already: not again, or two nodes that take each other for the leader would play ping-pong.
     pub(crate) forwarded: bool,
+    /// Set by a node that forwarded the request: the only epoch in which it may run.
+    pub(crate) epoch: Option<u64>,
 }
 
 /// The POST calls of clients.

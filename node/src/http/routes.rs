@@ -95,10 +95,12 @@ fn head() -> impl Filter<Extract = (Head,), Error = Rejection> + Copy {
         .and(warp::header::optional::<KeyHeader>("idempotency-key"))
         .and(warp::header::optional::<u64>("rdb-deadline-ms"))
         .and(warp::header::optional::<String>("rdb-forwarded"))
-        .map(|caller, key: Option<KeyHeader>, deadline_ms, forwarded: Option<String>| Head {
+        .and(warp::header::optional::<u64>("rdb-epoch"))
+        .map(|caller, key: Option<KeyHeader>, deadline_ms, forwarded: Option<String>, epoch| Head {
             caller,
             key: key.map(|KeyHeader(tag)| tag),
             deadline_ms,
             forwarded: forwarded.is_some(),
+            epoch,
         })
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -59,6 +59,17 @@ const LAST_ANSWERS: Duration = Duration::from_millis(200);
 
 /// Takes over requests to `/v1/peer…`, whose peer token was checked: the WebSocket upgrade of a peer, or a seed session.
 pub type PeerHook = Arc<dyn Fn(Request<Incoming>) -> warp::reply::Response + Send + Sync>;
+
+impl Order {
+    /// How long a connection that was told `before` may go on, if it is to end now.
+    fn linger(self, before: Order) -> Option<Duration> {
+        match (self.leaving && !before.leaving, self.closes != before.closes) {
+            (true, _) => Some(LEAVING_LINGER),
+            (false, true) => Some(DEMOTION_LINGER),
+            (false, false) => None,
+        }
+    }
+}
 
 /// A running server. Dropping it stops accepting and ends every connection but the ones that peers took over.
 pub struct Server {
@@ -244,8 +255,8 @@ async fn serve<B: Backend>(
     remote: SocketAddr,
     app: Arc<App<B>>,
     peer: PeerHook,
-    mut orders: watch::Receiver<Order>,
-    mut done: Order,
+    orders: watch::Receiver<Order>,
+    done: Order,
 ) {
     // Answers are small and written at once: waiting for more to send would only delay them.
     if stream.set_nodelay(true).is_err() || limit_silence(&stream, CLIENT).is_err() {
@@ -288,7 +299,18 @@ async fn serve<B: Backend>(
         .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
-    let mut connection = pin!(connection);
+    obey(pin!(connection), |connection| connection.graceful_shutdown(), &state, orders, done).await;
+}
+
+/// Drives a connection until it ends, by itself or by order; `end` lets it take no further request; `done` is what it was told
+/// before it began.
+async fn obey<B: Backend, F: Future<Output = hyper::Result<()>>>(
+    mut connection: Pin<&mut F>,
+    end: impl Fn(Pin<&mut F>),
+    state: &Connection<B>,
+    mut orders: watch::Receiver<Order>,
+    mut done: Order,
+) {
     // The first sweep only looks: it may come right after the connection.
     let mut seen = u64::MAX;
     let mut patience = done.leaving.then(Instant::now);
@@ -309,18 +331,11 @@ async fn serve<B: Backend>(
             }
             changed = orders.changed() => {
                 let order = *orders.borrow_and_update();
-                if changed.is_err() || order.stop {
+                let idle = order.sweeps != done.sweeps && state.is_idle(&mut seen);
+                if changed.is_err() || order.stop || idle {
                     return;
                 }
-                if order.sweeps != done.sweeps && state.is_idle(&mut seen) {
-                    return;
-                }
-                let linger = match (order.leaving && !done.leaving, order.closes != done.closes) {
-                    (true, _) => Some(LEAVING_LINGER),
-                    (false, true) => Some(DEMOTION_LINGER),
-                    (false, false) => None,
-                };
-                if let Some(linger) = linger {
+                if let Some(linger) = order.linger(done) {
                     state.closing.store(true, Ordering::Relaxed);
                     patience = Some(Instant::now() + linger);
                 }
@@ -328,7 +343,7 @@ async fn serve<B: Backend>(
             }
             () = impatient => {
                 patience = None;
-                connection.as_mut().graceful_shutdown();
+                end(connection.as_mut());
             }
         }
     }

@@ -213,3 +213,47 @@ fn content_that_disagrees_with_the_leaders_is_not_served_but_fetched_anew() {
     cluster.assert_equal_content();
     assert_eq!(cluster.nodes[1].query_any("SELECT count(*) FROM ledger").value(), &json!(ledger.acknowledged()));
 }
+
+/// Larger than what is read before a node serves.
+fn with_large_database() -> (Cluster, Ledger) {
+    let cluster = Cluster::start(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    ledger.write_all(cluster.leader(), 20, 4 << 20);
+    (cluster, ledger)
+}
+
+#[test]
+fn a_large_database_is_read_while_the_node_follows_already() {
+    let (mut cluster, mut ledger) = with_large_database();
+    cluster.elect(1);
+    cluster.restart(0);
+    cluster.wait_caught_up(0);
+    wait_until("the database was read", || cluster.nodes[0].output().contains("the database is what the log says"));
+    ledger.write_all(cluster.leader(), 3, 1000);
+    cluster.assert_equal_content();
+    // It is of use as a leader, right after another start.
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.follow(0);
+    cluster.wait_caught_up(0);
+    cluster.elect(0);
+    ledger.check(cluster.leader());
+}
+
+#[test]
+fn damage_of_a_large_database_is_found_before_anybody_reads_it() {
+    let (mut cluster, mut ledger) = with_large_database();
+    let before = incarnation(&cluster, 1);
+    let database = stopped_with_rows(&mut cluster, &mut ledger, 1);
+    flip_some_row(&database);
+    cluster.nodes[1].spawn();
+    assert_eq!(cluster.nodes[1].wait_exit().code(), Some(74), "{}", cluster.nodes[1].output());
+    cluster.nodes[0].signal(libc::SIGSTOP);
+    cluster.nodes[1].start();
+    assert_eq!(cluster.nodes[1].problems(), ["DATABASE_CORRUPT"]);
+    assert_ne!(incarnation(&cluster, 1), before);
+    cluster.nodes[0].signal(libc::SIGCONT);
+    cluster.follow(1);
+    cluster.wait_caught_up(1);
+    cluster.assert_equal_content();
+}

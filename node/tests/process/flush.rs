@@ -96,7 +96,7 @@ impl Shim {
 fn a_lone_leader_that_cannot_flush_its_log_ends_and_keeps_what_it_acknowledged() {
     let mut cluster = Cluster::prepare(1);
     let Some(shim) = Shim::build(&cluster) else { return };
-    shim.load(&mut cluster, 0, "/log/");
+    shim.load(&mut cluster, 0, ".seg");
     cluster.bootstrap(1);
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 20, 100);
@@ -115,7 +115,7 @@ fn a_lone_leader_that_cannot_flush_its_log_ends_and_keeps_what_it_acknowledged()
 fn a_follower_that_cannot_flush_its_log_ends_and_the_others_go_on() {
     let mut cluster = Cluster::prepare(3);
     let Some(shim) = Shim::build(&cluster) else { return };
-    shim.load(&mut cluster, 1, "/log/");
+    shim.load(&mut cluster, 1, ".seg");
     cluster.bootstrap(3);
     let mut ledger = Ledger::create(cluster.leader());
     ledger.write_all(cluster.leader(), 5, 100);

@@ -158,3 +158,29 @@ fn a_leader_that_has_lost_its_followers_answers_no_linearizable_read() {
     ledger.check(cluster.leader());
     assert_eq!(read(cluster.leader(), json!({})).value(), 6);
 }
+
+#[test]
+fn a_session_goes_on_at_a_node_that_was_seeded_after_later_elections() {
+    let mut cluster = Cluster::prepare(3);
+    cluster.bootstrap(2);
+    let mut ledger = Ledger::create(cluster.leader());
+    ledger.write_all(cluster.leader(), 3, 100);
+    let old = cluster.leader().execute("INSERT INTO ledger (n) VALUES (-1)", json!([])).ok()["position"].clone();
+    cluster.elect(1);
+    cluster.leader().execute("INSERT INTO ledger (n) VALUES (-2)", json!([])).ok();
+    cluster.nodes[2].start();
+    cluster.init(2, false);
+    cluster.follow(2);
+    cluster.wait_caught_up(2);
+    let seed = cluster.nodes[2].status().seed.expect("a base copy").position;
+    assert!(seed.epoch.0 > old["epoch"].as_u64().unwrap(), "{seed:?}");
+    let read = |position: &serde_json::Value| {
+        let body =
+            json!({"sql": "SELECT count(*) FROM ledger WHERE n = -1", "consistency": "session", "position": position});
+        cluster.nodes[2].post("/v1/query", &body)
+    };
+    assert_eq!(read(&old).value(), 1);
+    // One that is not part of the history is not taken for one that is.
+    let lost = json!({"epoch": 1, "index": seed.index.0 + 1});
+    assert_eq!(read(&lost).error(), ErrorCode::PositionLost);
+}

@@ -94,3 +94,22 @@ fn a_write_of_unknown_outcome_takes_effect_once_when_repeated() {
         cluster.assert_equal_content();
     }
 }
+
+/// As when it lay unread at a leader that was frozen and elected again, while the node that sent it has long given another answer.
+#[test]
+fn a_forwarded_write_of_another_epoch_does_not_run() {
+    let mut cluster = with_table(2);
+    cluster.elect(0);
+    let body = json!({"sql": INSERT, "args": ["late"]}).to_string();
+    let forward = |epoch: u64, key: &str| {
+        let epoch = epoch.to_string();
+        let headers = [("Rdb-Forwarded", "node-1"), ("Rdb-Epoch", epoch.as_str()), ("Idempotency-Key", key)];
+        cluster.leader().call("POST", "/v1/execute", &headers, body.as_bytes()).unwrap()
+    };
+    for other in [cluster.epoch.0 - 1, cluster.epoch.0 + 1] {
+        assert_eq!(forward(other, "late:1").error(), ErrorCode::NotLeader);
+    }
+    assert_eq!(cluster.leader().query("SELECT count(*) FROM counted").value(), 0);
+    forward(cluster.epoch.0, "late:1").ok();
+    assert_eq!(cluster.leader().query("SELECT count(*) FROM counted").value(), 1);
+}

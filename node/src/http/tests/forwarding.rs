@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rdb_protocol::Epoch;
 use rdb_protocol::api::{ErrorCode, ErrorResponse, Outcome, Retry};
 use serde_json::json;
 
@@ -228,6 +229,39 @@ fn a_write_that_broke_off_is_repeated_with_its_key_and_takes_effect_once() {
     let got = held.join().unwrap();
     assert_eq!((got.status, got.json()["rows"].clone()), (200, json!([[1]])));
     assert_eq!(leader.writes(), ["w"]);
+}
+
+#[test]
+fn an_error_settles_what_an_attempt_of_an_earlier_epoch_left_in_doubt_but_not_one_of_its_own() {
+    for (epoch, heard) in [(3, UNKNOWN.0), (4, ErrorCode::Constraint)] {
+        let broken = Broken::start();
+        let leader = Node::leader();
+        let follower = leader.beside("n-1", broken.place.clone());
+        let held = ask_later(follower.address, "/v1/execute", KEY, WRITE);
+        // The first attempt may lie unread at a leader of epoch 3.
+        drop(broken.next());
+        leader.next(Mood::Refuse(ErrorCode::Constraint));
+        follower.lead_is(epoch, leader.place());
+        assert_eq!(held.join().unwrap().code(), heard, "epoch {epoch}");
+        assert!(leader.writes().is_empty());
+    }
+}
+
+#[test]
+fn a_forwarded_write_names_the_epoch_that_it_is_meant_for() {
+    let leader = Node::leader();
+    let follower = leader.beside("n-1", leader.place());
+    follower.lead_is(7, leader.place());
+    for (address, headers, epoch) in [
+        (follower.address, &[][..], 7),
+        (leader.address, &[], 3),
+        (leader.address, &[("rdb-forwarded", "n-1"), ("rdb-epoch", "2")], 2),
+        // Only nodes bind a request to an epoch.
+        (leader.address, &[("rdb-epoch", "2")], 3),
+    ] {
+        assert_eq!(ask(address, "POST", "/v1/execute", headers, WRITE).status, 200);
+        assert_eq!(leader.mock.epochs.lock().pop(), Some(Epoch(epoch)));
+    }
 }
 
 /// [`WRITE`] with another deadline, which is not part of what a key stands for.

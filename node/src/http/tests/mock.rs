@@ -51,6 +51,8 @@ pub(super) struct Mock {
     pub(super) settings: Mutex<NodeSettings>,
     pub(super) moods: Mutex<VecDeque<Mood>>,
     pub(super) deadlines: Mutex<Vec<Duration>>,
+    /// That writes were bound to.
+    pub(super) epochs: Mutex<Vec<Epoch>>,
     pub(super) problem: Mutex<Option<String>>,
     pub(super) committed: Mutex<u64>,
     store: Arc<Mutex<Store>>,
@@ -125,6 +127,7 @@ impl Backend for Mock {
     }
 
     async fn write(&self, call: WriteCall) -> Result<Answer, ApiError> {
+        self.epochs.lock().push(call.epoch);
         self.deadlines.lock().push(call.deadline.remaining());
         let mood = self.moods.lock().pop_front();
         match mood {
@@ -297,6 +300,7 @@ impl Node {
             settings: Mutex::default(),
             moods: Mutex::default(),
             deadlines: Mutex::default(),
+            epochs: Mutex::default(),
             problem: Mutex::default(),
             committed: Mutex::new(0),
             store: store.clone(),
