@@ -248,7 +248,7 @@ impl Operator {
             .env("RDB_LEASE_NAME", "rdb-fleet")
             .env("POD_NAMESPACE", "default")
             .env("RDB_LISTEN", "127.0.0.1:0")
-            .env("RUST_LOG", "warn,rdb_operator=warn")
+            .env("RUST_LOG", "error,rdb_operator=warn")
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log))
             .kill_on_drop(true)
