@@ -22,6 +22,9 @@ use super::{Fleet, address, database_of};
 /// A kubelet reports a container's end after 0.6 to 0.9 s, and has started it anew soon after.
 const REPORT_AFTER: Duration = Duration::from_millis(700);
 
+/// A watch is renewed before our client takes its silence for a dead connection, which it does after 30 s.
+const WATCH_SECONDS: u32 = 20;
+
 /// The processes that run, and the pods that they run for.
 pub struct Kubelet {
     fleet: Arc<Fleet>,
@@ -39,7 +42,7 @@ impl Kubelet {
 
     /// Looks after pods until it is dropped.
     pub async fn run(self: Arc<Kubelet>) -> anyhow::Result<()> {
-        let mut events = std::pin::pin!(watcher(self.pods.clone(), watcher::Config::default()));
+        let mut events = std::pin::pin!(watcher(self.pods.clone(), watcher::Config::default().timeout(WATCH_SECONDS)));
         while let Some(event) = events.next().await {
             match event {
                 Ok(Event::Apply(pod) | Event::InitApply(pod)) => {
