@@ -55,8 +55,13 @@ pub struct RunArguments {
 impl RunArguments {
     /// `None` = all.
     pub fn namespaces(&self) -> Vec<Option<String>> {
-        let named: Vec<Option<String>> =
-            self.watch_namespaces.iter().map(|name| name.trim()).filter(|n| !n.is_empty()).map(|n| Some(n.to_owned())).collect();
+        let named: Vec<Option<String>> = self
+            .watch_namespaces
+            .iter()
+            .map(|name| name.trim())
+            .filter(|n| !n.is_empty())
+            .map(|n| Some(n.to_owned()))
+            .collect();
         if named.is_empty() { vec![None] } else { named }
     }
 }

@@ -141,7 +141,9 @@ impl State {
     }
 
     fn delete(&mut self, path: &str, options: &Value) -> (StatusCode, Value) {
-        let Some(mut object) = self.objects.get(path).cloned() else { return failure(StatusCode::NOT_FOUND, "NotFound") };
+        let Some(mut object) = self.objects.get(path).cloned() else {
+            return failure(StatusCode::NOT_FOUND, "NotFound");
+        };
         let uid = &options["preconditions"]["uid"];
         if !uid.is_null() && *uid != object["metadata"]["uid"] {
             return failure(StatusCode::CONFLICT, "Conflict");

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use kube_cel::{Validator, apply_defaults};
-use rdb_control::status::{Condition, InstanceStatus, Receipt, Reason};
+use rdb_control::status::{Condition, InstanceStatus, Reason, Receipt};
 use rdb_control::{ClusterStatus, Phase};
 use rdb_operator::crd::schema::resource_schema_json;
 use rdb_operator::crd::status::{Shown, from_stored, to_stored};
@@ -43,20 +43,29 @@ fn check_structure(schema: &Value, value: &Value, path: &str, found: &mut Vec<St
         return;
     }
     let mut refuse = |why: &str| found.push(format!("{path}: {why}"));
-    if let (Some(low), Some(n)) = (schema["minimum"].as_f64(), value.as_f64()) && n < low {
+    if let (Some(low), Some(n)) = (schema["minimum"].as_f64(), value.as_f64())
+        && n < low
+    {
         refuse("below the minimum");
     }
-    if let (Some(high), Some(n)) = (schema["maximum"].as_f64(), value.as_f64()) && n > high {
+    if let (Some(high), Some(n)) = (schema["maximum"].as_f64(), value.as_f64())
+        && n > high
+    {
         refuse("above the maximum");
     }
-    if let Some(words) = schema["enum"].as_array() && !words.contains(value) {
+    if let Some(words) = schema["enum"].as_array()
+        && !words.contains(value)
+    {
         refuse("not one of the words");
     }
-    if let (Some(max), Some(text)) = (schema["maxLength"].as_u64(), value.as_str()) && text.len() as u64 > max {
+    if let (Some(max), Some(text)) = (schema["maxLength"].as_u64(), value.as_str())
+        && text.len() as u64 > max
+    {
         refuse("too long");
     }
     if let (Some(pattern), Some(text)) = (schema["pattern"].as_str(), value.as_str()) {
-        let rule = json!({"type": "string", "x-kubernetes-validations": [{"rule": format!("self.matches(r'{pattern}')")}]});
+        let rule =
+            json!({"type": "string", "x-kubernetes-validations": [{"rule": format!("self.matches(r'{pattern}')")}]});
         if Validator::new().validate(&rule, &json!(text), None).is_err() {
             refuse("does not match the pattern");
         }
@@ -161,7 +170,9 @@ fn the_api_server_and_the_operator_refuse_the_same() {
         assert_ne!(refusals("orders", &spec, None), Vec::<String>::new(), "{spec}");
         assert!(RawReplicatedDB::new("orders", spec.clone()).parse().is_err(), "{spec}");
     }
-    for (name, good) in [("orders", true), ("o", true), ("1orders", false), ("or.ders", false), (&"o".repeat(58), false)] {
+    for (name, good) in
+        [("orders", true), ("o", true), ("1orders", false), ("or.ders", false), (&"o".repeat(58), false)]
+    {
         assert_eq!(refusals(name, &json!({}), None).is_empty(), good, "{name}");
         assert_eq!(RawReplicatedDB::new(name, json!({})).parse().is_ok(), good, "{name}");
     }
@@ -303,7 +314,9 @@ fn unnamed(schema: &Value, value: &Value, path: &str, missing: &mut Vec<String>)
                 }
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| unnamed(&schema["items"], item, &format!("{path}[]"), missing)),
+        Value::Array(items) => {
+            items.iter().for_each(|item| unnamed(&schema["items"], item, &format!("{path}[]"), missing))
+        }
         _ => {}
     }
 }

@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn what_keeps_a_process_from_running() {
-        let waiting = |reason: &str| json!({"waiting": {"reason": reason, "message": "Back-off  pulling\nimage \"x\""}});
+        let waiting =
+            |reason: &str| json!({"waiting": {"reason": reason, "message": "Back-off  pulling\nimage \"x\""}});
         let told = stuck(&with_container("node", waiting("ImagePullBackOff"), json!({}))).unwrap();
         assert_eq!(told, "ImagePullBackOff: Back-off pulling image \"x\"");
         assert_eq!(stuck(&with_container("node", waiting("ContainerCreating"), json!({}))), None);

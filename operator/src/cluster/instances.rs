@@ -240,7 +240,8 @@ impl Worker {
     /// By compare-and-swap on the claim's version, which also names its UID.
     async fn annotate_claim(&mut self, claim: &PersistentVolumeClaim, key: &str, value: Option<&str>) -> bool {
         let version = claim.metadata.resource_version.clone().unwrap_or_default();
-        let patch = json!({"metadata": {"resourceVersion": version, "uid": claim.metadata.uid, "annotations": {key: value}}});
+        let patch =
+            json!({"metadata": {"resourceVersion": version, "uid": claim.metadata.uid, "annotations": {key: value}}});
         match merge(&self.claims(), &claim.name_any(), &patch).await {
             Ok(changed) => {
                 self.keep_claim(changed);
@@ -320,9 +321,9 @@ impl Worker {
                 }
                 _ => self.untell(&subject),
             }
-            let lost = self.claim(&name).is_some_and(|claim| {
-                claim.metadata.deletion_timestamp.is_some() && !has_annotation(&claim, DELETING)
-            });
+            let lost = self
+                .claim(&name)
+                .is_some_and(|claim| claim.metadata.deletion_timestamp.is_some() && !has_annotation(&claim, DELETING));
             if lost {
                 let text = format!("Somebody deleted the volume claim of {name}; it lives until its pod ends");
                 self.tell_once(&format!("claim {name}"), "VolumeBeingDeleted", text);

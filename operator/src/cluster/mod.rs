@@ -118,12 +118,14 @@ fn offered_id(resource: &RawReplicatedDB) -> ClusterId {
 }
 
 impl Worker {
-    pub fn new(context: Arc<Context>, key: ClusterKey, mailbox: Arc<Mailbox>, resource: Arc<RawReplicatedDB>) -> Worker {
-        let observed = Observed {
-            watched_since: clock::now(),
-            offered_id: offered_id(&resource),
-            ..Observed::default()
-        };
+    pub fn new(
+        context: Arc<Context>,
+        key: ClusterKey,
+        mailbox: Arc<Mailbox>,
+        resource: Arc<RawReplicatedDB>,
+    ) -> Worker {
+        let observed =
+            Observed { watched_since: clock::now(), offered_id: offered_id(&resource), ..Observed::default() };
         let mut worker = Worker {
             api: Api::namespaced(context.client.clone(), &key.namespace),
             parsed: Err(InvalidResource::Unreadable(String::new())),

@@ -172,6 +172,8 @@ fn token(secret: &Secret) -> Option<String> {
 fn usable(secret: &Secret, name: &str) -> Result<(), String> {
     match token(secret) {
         Some(_) => Ok(()),
-        None => Err(format!("Secret {name} has no text under the key {TOKEN_KEY}; put one there, or delete the Secret")),
+        None => {
+            Err(format!("Secret {name} has no text under the key {TOKEN_KEY}; put one there, or delete the Secret"))
+        }
     }
 }

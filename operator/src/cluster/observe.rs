@@ -44,7 +44,12 @@ pub struct Instance {
 
 impl Instance {
     fn new(now: Time) -> Instance {
-        Instance { observed: InstanceObservation::unknown(now), stream: None, stuck_since: None, ended_boots: VecDeque::new() }
+        Instance {
+            observed: InstanceObservation::unknown(now),
+            stream: None,
+            stuck_since: None,
+            ended_boots: VecDeque::new(),
+        }
     }
 
     fn remember_end(&mut self, boot: Incarnation) {
@@ -134,11 +139,15 @@ impl Worker {
 
     /// Takes a version of the resource, unless a newer one is held.
     pub(crate) fn take_resource(&mut self, resource: Arc<RawReplicatedDB>) {
-        if is_newer(self.resource.as_ref(), resource.as_ref()) {
+        let is_held = self.observed.version == resource.resource_version() && !self.observed.version.is_empty();
+        if is_held || is_newer(self.resource.as_ref(), resource.as_ref()) {
             return;
         }
         match status::from_stored(resource.status.as_ref()) {
             Ok(status) => {
+                // Pods are labelled with their roles.
+                self.objects_due |= status.leader != self.observed.status.leader;
+                self.objects_due |= status.phase != self.observed.status.phase;
                 self.observed.status = status;
                 self.unreadable = None;
             }
@@ -147,8 +156,7 @@ impl Worker {
         self.observed.version = resource.resource_version().to_owned();
         self.observed.generation = generation(&resource);
         self.observed.requests = requests::read(&resource).0;
-        self.parsed =
-            resource.parse().map(|(resource, cluster)| Box::new(Parsed { resource, cluster }));
+        self.parsed = resource.parse().map(|(resource, cluster)| Box::new(Parsed { resource, cluster }));
         if generation(&self.resource) != self.observed.generation
             || self.resource.metadata.annotations != resource.metadata.annotations
         {
@@ -234,12 +242,8 @@ impl Worker {
         }
         held.stream = None;
         let Some(address) = address.filter(|_| known) else { return };
-        let watched = Watched {
-            instance: name.clone(),
-            address: address.to_owned(),
-            number,
-            tokens: self.tokens.clone(),
-        };
+        let watched =
+            Watched { instance: name.clone(), address: address.to_owned(), number, tokens: self.tokens.clone() };
         held.stream = Some(stream::watch(watched, Arc::clone(&self.mailbox)));
     }
 
@@ -249,8 +253,11 @@ impl Worker {
         let lend = |instance: &mut Instance| {
             std::mem::replace(&mut instance.observed, InstanceObservation::unknown(Time::default()))
         };
-        self.observed.instances =
-            self.instances.iter_mut().map(|(name, instance)| (name.clone(), lend(instance))).collect::<BTreeMap<_, _>>();
+        self.observed.instances = self
+            .instances
+            .iter_mut()
+            .map(|(name, instance)| (name.clone(), lend(instance)))
+            .collect::<BTreeMap<_, _>>();
     }
 
     pub(crate) fn return_instances(&mut self) {

@@ -86,6 +86,9 @@ mod tests {
         let nonsense = [(annotation::RESEED, "Orders 2"), (annotation::ACCEPT_DATA_LOSS, "yes")];
         let (requests, unreadable) = read(&annotated(&nonsense));
         assert_eq!(requests, Requests::default());
-        assert_eq!(unreadable.iter().map(|u| u.key).collect::<Vec<_>>(), [annotation::RESEED, annotation::ACCEPT_DATA_LOSS]);
+        assert_eq!(
+            unreadable.iter().map(|u| u.key).collect::<Vec<_>>(),
+            [annotation::RESEED, annotation::ACCEPT_DATA_LOSS]
+        );
     }
 }

@@ -13,9 +13,9 @@ use rdb_control::{Connection, Lifecycle, Time};
 use rdb_protocol::NodeName;
 use rdb_protocol::status::{NodeState, Role};
 
+use super::Worker;
 use super::mailbox::Input;
 use super::observe::Instance;
-use super::Worker;
 use crate::build::{self, Endpoint, Owner, Routes};
 use crate::clock;
 use crate::kubernetes::api;

@@ -80,7 +80,14 @@ impl Worker {
         let asked = self.parsed.as_ref().map(|parsed| parsed.resource.spec.snapshots.class_name.as_str());
         let class = self.snapshots.class.as_ref().filter(|(of, _, _)| asked == Ok(of.as_str()));
         Listed {
-            snapshots: self.context.caches.snapshots.of(&self.key).values().map(|object| object::read(object)).collect(),
+            snapshots: self
+                .context
+                .caches
+                .snapshots
+                .of(&self.key)
+                .values()
+                .map(|object| object::read(object))
+                .collect(),
             class: class.map_or(SnapshotClass::Unknown, |(_, class, _)| *class),
         }
     }
@@ -125,8 +132,7 @@ impl Worker {
             let owner = Owner { resource: &parsed.resource, images: &self.context.images };
             let Some(given) = snapshots::give_up(&owner, &claim, pod.as_deref(), now_unix_ms) else { continue };
             self.tell_once(&format!("seed {name}"), "SeedGivenUp", format!("{name}: {}", given.why));
-            let marking =
-                run::mark_unusable(&self.context.client, &self.key.namespace, &given.snapshot, &given.why);
+            let marking = run::mark_unusable(&self.context.client, &self.key.namespace, &given.snapshot, &given.why);
             if !matches!(tokio::time::timeout(PATIENCE, marking).await, Ok(Ok(()))) {
                 self.retry_later();
                 continue;

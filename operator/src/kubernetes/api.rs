@@ -60,7 +60,8 @@ pub async fn create<K>(api: &Api<K>, object: &K) -> Result<K, ApiError>
 where
     K: Serialize + DeserializeOwned + Clone + Debug,
 {
-    within(api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, object)).await
+    within(api.create(&PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }, object))
+        .await
 }
 
 /// Makes an object be as given, field by field, by server-side apply.

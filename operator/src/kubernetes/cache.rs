@@ -60,12 +60,15 @@ impl<K: Resource> Cache<K> {
         self.objects.read().unwrap_or_else(PoisonError::into_inner).get(cluster)?.get(name).cloned()
     }
 
-    /// Keeps an object unless a newer version of it is there. True: it is kept.
+    /// Keeps an object unless this or a newer version of it is there. True: it is kept.
     pub fn put(&self, cluster: &ClusterKey, object: Arc<K>) -> bool {
         let Some(name) = object.meta().name.clone() else { return false };
         let mut objects = self.objects.write().unwrap_or_else(PoisonError::into_inner);
         let held = objects.entry(cluster.clone()).or_default();
-        if held.get(&name).is_some_and(|held| is_newer(held.as_ref(), object.as_ref())) {
+        if held
+            .get(&name)
+            .is_some_and(|held| is_same(held.as_ref(), object.as_ref()) || is_newer(held.as_ref(), object.as_ref()))
+        {
             return false;
         }
         held.insert(name, object);
@@ -96,6 +99,11 @@ impl<K: Resource> Cache<K> {
         }
         removed
     }
+}
+
+fn is_same<K: Resource>(a: &K, b: &K) -> bool {
+    let (a, b) = (a.meta(), b.meta());
+    a.resource_version.is_some() && a.resource_version == b.resource_version && a.uid == b.uid
 }
 
 /// Is `a` a later version of the same object than `b`? Versions of one kind are numbers that grow.

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use kube::runtime::WatchStreamExt;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
@@ -43,7 +45,7 @@ where
     let namespace = api.namespace().map(str::to_owned);
     // What was known before the present list and is not named by it. (What we make ourselves meanwhile is not in it.)
     let mut missing: BTreeSet<(ClusterKey, String)> = BTreeSet::new();
-    let mut events = pin!(watcher::watcher(api, config).default_backoff());
+    let mut events = pin!(watcher::watcher(api, config).backoff(Pauses::default()));
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Init) => missing = cache.names(namespace.as_deref()),
@@ -71,6 +73,29 @@ where
             }
             Err(error) => tracing::warn!(%error, "a watch was interrupted and is taken up again"),
         }
+    }
+}
+
+/// Pauses after errors: a quarter of a second, doubled up to five. When the API server is back, what happened meanwhile
+/// must not stay unseen for long, and an operator has a handful of watches.
+#[derive(Default)]
+struct Pauses {
+    errors: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(250 << self.errors.min(5));
+        self.errors = self.errors.saturating_add(1);
+        Some(pause.min(Duration::from_secs(5)))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.errors = 0;
     }
 }
 

@@ -174,10 +174,9 @@ impl Keeper {
         let old = seen.and_then(|object| object.spec.clone()).unwrap_or_default();
         let same = old.holder_identity.as_deref() == Some(holder);
         let transitions = old.lease_transitions.unwrap_or(0);
-        let metadata = seen.map(|object| object.metadata.clone()).unwrap_or_else(|| ObjectMeta {
-            name: Some(self.name.clone()),
-            ..ObjectMeta::default()
-        });
+        let metadata = seen
+            .map(|object| object.metadata.clone())
+            .unwrap_or_else(|| ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() });
         LeaseObject {
             metadata,
             spec: Some(LeaseSpec {

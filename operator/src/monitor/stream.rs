@@ -119,12 +119,7 @@ async fn follow(watched: &Watched, mailbox: &Mailbox, known: &mut Known) -> Know
     Known::Lost
 }
 
-async fn read_lines(
-    watched: &Watched,
-    mut body: hyper::body::Incoming,
-    mailbox: &Mailbox,
-    known: &mut Known,
-) -> Known {
+async fn read_lines(watched: &Watched, mut body: hyper::body::Incoming, mailbox: &Mailbox, known: &mut Known) -> Known {
     let mut held: Vec<u8> = Vec::new();
     let mut told: Option<NodeStatus> = None;
     loop {

@@ -78,7 +78,8 @@ async fn held_lease(api: &FakeApi) -> Lease {
     let lease = keeper.lease();
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let (got, mut waiting) = tokio::sync::watch::channel(false);
-    tokio::spawn(keeper.run(move |holds| drop(got.send(holds)), async move { drop(stopped.changed().await) }));
+    let told = move |holds| got.send(holds).unwrap_or_default();
+    tokio::spawn(keeper.run(told, async move { stopped.changed().await.unwrap_or_default() }));
     waiting.wait_for(|holds| *holds).await.unwrap();
     // Held for as long as the test runs.
     std::mem::forget(stop);
@@ -135,12 +136,18 @@ fn empty_node(name: &str, n: u64) -> NodeStatus {
         seed: None,
         divergences: Vec::new(),
         problems: Vec::new(),
+        other_layout: false,
     }
 }
 
 /// Writes that are not events, which come when they come.
 fn deeds(writes: Vec<String>) -> Vec<String> {
     writes.into_iter().filter(|write| !write.contains("/events")).filter(|write| !write.contains("/leases")).collect()
+}
+
+/// Without the status either: on a slow machine, news that had to wait are stored now.
+fn objects(writes: Vec<String>) -> Vec<String> {
+    deeds(writes).into_iter().filter(|write| !write.starts_with("STATUS")).collect()
 }
 
 #[tokio::test]
@@ -154,10 +161,13 @@ async fn everything_a_cluster_needs_is_made_once() {
     let pod = world.api.object(&format!("{PODS}/orders-1"));
     let claim = world.api.object(&format!("{CLAIMS}/orders-1"));
     let environment = pod["spec"]["containers"][0]["env"].to_string();
-    assert!(environment.contains(claim["metadata"]["uid"].as_str().unwrap()), "the pod knows its volume: {environment}");
+    assert!(
+        environment.contains(claim["metadata"]["uid"].as_str().unwrap()),
+        "the pod knows its volume: {environment}"
+    );
     world.worker.objects_due = true;
     world.worker.turn().await;
-    assert_eq!(deeds(world.api.writes()), Vec::<String>::new());
+    assert_eq!(objects(world.api.writes()), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -202,7 +212,10 @@ async fn a_conflict_is_read_and_decided_again() {
     assert!(world.worker.swap(&mine).await);
     assert_eq!(world.api.object(RESOURCE)["status"]["epoch"], 41);
     assert_eq!(world.worker.observed.status.epoch, Epoch(41));
-    assert_eq!(world.worker.observed.version, world.api.object(RESOURCE)["metadata"]["resourceVersion"].as_str().unwrap());
+    assert_eq!(
+        world.worker.observed.version,
+        world.api.object(RESOURCE)["metadata"]["resourceVersion"].as_str().unwrap()
+    );
 }
 
 /// A decision whose object changed while its own plan was carried out is dropped.
@@ -356,7 +369,7 @@ async fn a_deleted_pod_is_made_again_on_its_volume() {
     let pending = world.worker.mailbox.take();
     world.worker.take(pending);
     world.worker.turn().await;
-    assert_eq!(deeds(world.api.writes()), [format!("POST {PODS}/orders-2")]);
+    assert_eq!(objects(world.api.writes()), [format!("POST {PODS}/orders-2")]);
 }
 
 #[tokio::test]
