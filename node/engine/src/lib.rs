@@ -12,6 +12,7 @@
 //! | [`reader`] | [`Reader`]: read-only queries with instruction budgets |
 //! | [`seed`] | page-exact base copies: [`SeedSession`] reads one, [`SeedWriter`] installs one |
 //! | [`mod@diff`] | row changes between two databases, for the divergence archive |
+//! | [`changes`] | records as row changes in JSON |
 //! | [`value`], [`json`] | values, statements, results, and their JSON |
 //! | [`error`] | what can go wrong, by what the caller must do |
 //! | `vfs`, `capture` | the shim at SQLite's `-wal` file: where a commit becomes a record |
@@ -38,6 +39,7 @@ mod sql;
 mod vfs;
 
 pub mod applier;
+pub mod changes;
 pub mod diff;
 pub mod engine;
 pub mod error;
@@ -48,6 +50,7 @@ pub mod value;
 pub mod writer;
 
 pub use applier::{Applier, ApplyGroup};
+pub use changes::{Shown, changes_of, record_to_json};
 pub use diff::{DiffSummary, diff};
 pub use engine::{DbPosition, Engine, EngineOptions, EngineStats};
 pub use error::{ApplyError, CommitError, EngineError, Fatal, QueryError, SeedError, SqlFailure};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Statement, Transaction, TransactionResult, Writer};
 use rdb_protocol::api::{ApiError, ErrorCode, Outcome};
 use rdb_protocol::{BOOTSTRAP_VERSION, Epoch};
-use rdb_record::Record;
+        if !mark_loss(node, lossy) || !run_group(node, writer, vec![advance_keys(lossy)]) {
 use rdb_replication::{Input, ProposalRefusal, Time};
 use tokio::sync::oneshot;
 
@@ -84,7 +84,7 @@ pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
         if node.held_epoch.swap(lossy, Ordering::AcqRel) != lossy {
             node.hold_for_lost();
         }
-        if !run_group(node, writer, vec![advance_keys(lossy)]) {
+        if !mark_loss(node, lossy) || !run_group(node, writer, vec![advance_keys(lossy)]) {
             // A write before it could give out a key twice.
             return refuse(jobs, &not_leader());
         }
@@ -93,6 +93,31 @@ pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
     if !jobs.is_empty() {
         run_group(node, writer, jobs);
     }
+}
+
+/// Before the first write after a failover with loss: a record that tells consumers of changes which positions vanished.
+fn mark_loss(node: &Arc<Node>, epoch: u64) -> bool {
+    // The job only lends its deadline.
+    let Some((slot, _)) = reserve(node, vec![advance_keys(epoch)]) else { return false };
+    let epoch = slot.epoch;
+    let kept = {
+        let core = node.lock();
+        let log = core.running.as_ref().map(|running| &running.log);
+        log.and_then(|log| log.epoch_end(Epoch(epoch.0.saturating_sub(1)))).unwrap_or_default()
+    };
+    let timestamp = node.timestamp();
+    let mark = LossMark { epoch: kept.epoch, after: kept.index };
+    let record = Record { timestamp, content: 0, clients: Vec::new(), payload: Payload::Loss(mark) };
+    let slot = Slot { epoch, previous: slot.previous, unix_ms: timestamp >> 16, timestamp };
+    let index = slot.previous.index.next();
+    node.group_since.store(clock::boot_micros(), Ordering::Release);
+    let done = commit(node, slot, record).is_ok();
+    node.group_since.store(0, Ordering::Release);
+    if done {
+        node.view.set_applied(index);
+        node.drive(Input::Applied { index });
+    }
+    done
 }
 
 /// The first write after a failover with loss. A database without AUTOINCREMENT has no such table, which is well.

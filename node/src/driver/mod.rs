@@ -13,6 +13,7 @@
 //! | [`peers`] | connections between nodes |
 //! | [`seeding`], [`seed_server`] | base copies: receiving and giving |
 //! | [`archive`] | divergent tails, made readable |
+//! | [`changes`] | the stream of row changes |
 //! | [`tasks`] | ticks, flushes and reads for others, retention, disk space |
 //! | [`boot`], [`copied`] | opening a data directory, also one that came with a copied volume |
 //! | [`verify`] | reading a large database before it is used |
@@ -23,6 +24,7 @@
 
 pub mod archive;
 pub mod boot;
+pub mod changes;
 mod copied;
 pub mod core;
 pub mod disk;

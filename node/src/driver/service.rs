@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use prometheus_client::registry::Registry;
 use rdb_engine::{KeptOutcome, Limits as RequestLimits, Transaction};
 use rdb_protocol::NodeName;
@@ -10,7 +11,7 @@ use rdb_protocol::api::{ApiError, ErrorCode, Token};
 use rdb_protocol::status::NodeStatus;
 use rdb_record::ClientTag;
 use rdb_replication::{self as replication, Input};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::seed_server::SEED_HEADER;
 use super::worker::WriteJob;
@@ -119,6 +120,10 @@ impl Backend for Service {
             length: Some(u64::from(info.page_count) * u64::from(info.page_size)),
             chunks: stream.chunks,
         })
+    }
+
+    async fn changes(&self, from: Option<Token>) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
+        self.0.change_stream(from)
     }
 
     fn readiness(&self) -> Vec<Check> {

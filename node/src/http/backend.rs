@@ -220,6 +220,12 @@ pub trait Backend: Send + Sync + 'static {
 
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, ApiError>> + Send;
 
+    /// Lines of JSON, one per record behind `from` (`None`: from now on), as long as somebody reads them.
+    fn changes(
+        &self,
+        from: Option<Token>,
+    ) -> impl Future<Output = Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError>> + Send;
+
     /// The node can serve clients when all hold.
     fn readiness(&self) -> Vec<Check>;
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use rdb_protocol::api::{ApiError, ErrorCode};
+use rdb_protocol::api::{ApiError, ErrorCode, Token};
+use rdb_protocol::{Epoch, Index};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use warp::Reply;
@@ -74,6 +75,35 @@ fn watch<B: Backend>(app: Arc<App<B>>) -> Response {
 fn stream(mut chunks: mpsc::Receiver<std::io::Result<Bytes>>) -> Response {
     let chunks = futures_util::stream::poll_fn(move |context| chunks.poll_recv(context));
     warp::reply::stream(chunks).into_response()
+}
+
+/// `GET /v1/changes?from=<epoch>/<index>`: a line of JSON for each record behind that position.
+pub(crate) async fn changes<B: Backend>(app: &App<B>, caller: &Caller, query: &str) -> Response {
+    match try_changes(app, caller, query).await {
+        Ok(response) => response,
+        Err(error) => errors::error(error),
+    }
+}
+
+async fn try_changes<B: Backend>(app: &App<B>, caller: &Caller, query: &str) -> Result<Response, ApiError> {
+    app.tokens.client(caller)?;
+    let from = match query.strip_prefix("from=") {
+        None if query.is_empty() => None,
+        from => Some(from.and_then(position).ok_or_else(|| {
+            let hint = "It is `/v1/changes?from=<epoch>/<index>`, with the position of the last line that you have.";
+            ErrorCode::BadRequest.error("the only parameter of this path is a position as `from`", hint)
+        })?),
+    };
+    let lines = app.backend.changes(from).await?;
+    let mut response = stream(lines);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
+    Ok(response)
+}
+
+/// `<epoch>/<index>`, the slash as it is or as %2F.
+fn position(text: &str) -> Option<Token> {
+    let (epoch, index) = text.split_once('/').or_else(|| text.split_once("%2F")).or_else(|| text.split_once("%2f"))?;
+    Some(Token { epoch: Epoch(epoch.parse().ok()?), index: Index(index.parse().ok()?) })
 }
 
 /// `GET /v1/snapshot`: the database file, as of the position in the headers.

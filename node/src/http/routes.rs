@@ -42,6 +42,9 @@ fn rest<B: Backend>(app: Arc<App<B>>) -> BoxedFilter<(Response,)> {
         }
     };
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let changes = warp::path!("v1" / "changes").and(warp::get()).and(with()).and(caller()).and(query).then(
+        |app: Arc<App<B>>, caller: Caller, query: String| async move { node::changes(&app, &caller, &query).await },
+    );
     let status = warp::path!("v1" / "status")
         .and(warp::get())
         .and(with())
@@ -77,7 +80,7 @@ fn rest<B: Backend>(app: Arc<App<B>>) -> BoxedFilter<(Response,)> {
         .and(with())
         .map(|app: Arc<App<B>>| node::checks(&app.backend.readiness()));
     let metrics = warp::path!("metrics").and(warp::get()).and(with()).map(|app: Arc<App<B>>| node::metrics(&app));
-    let first = status.or(outcome).unify().or(snapshot).unify().or(admin).unify();
+    let first = status.or(outcome).unify().or(snapshot).unify().or(changes).unify().or(admin).unify();
     let second = live.or(ready).unify().or(metrics).unify().or(describe).unify();
     first.or(second).unify().boxed()
 }

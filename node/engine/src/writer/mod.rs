@@ -87,8 +87,10 @@ pub struct Recording {
     watched: bool,
     /// Rows stand beside every other payload.
     beside: bool,
-    /// They carry old values and names, for consumers.
+    /// They carry old values, for consumers.
     old_values: bool,
+    /// They carry the names of columns.
+    names: bool,
     /// They are summed up, for followers that apply them.
     sums: bool,
     /// The group is another leader's.
@@ -98,14 +100,14 @@ pub struct Recording {
 impl Recording {
     pub fn new(format: LogFormat) -> Recording {
         let logical = format == LogFormat::Logical;
-        Recording { format, watched: logical, sums: logical, ..Recording::default() }
+        Recording { format, watched: logical, sums: logical, names: logical, ..Recording::default() }
     }
 
     /// Row changes for consumers go with every record.
     #[must_use]
     pub fn with_changes(self, wanted: bool) -> Recording {
         let beside = self.beside || wanted && self.format != LogFormat::Logical;
-        Recording { watched: self.watched || wanted, beside, old_values: wanted, ..self }
+        Recording { watched: self.watched || wanted, beside, old_values: wanted, names: self.names || wanted, ..self }
     }
 
     /// Row changes go with every record, so that followers can apply those whose pages are laid out otherwise.

@@ -109,7 +109,7 @@ impl Writer {
             Ok(())
         })?;
         self.rows.watch.sums.set(self.recording.sums);
-        self.rows.watch.reset(self.recording.old_values, self.recording.old_values);
+        self.rows.watch.reset(self.recording.old_values, self.recording.names);
         Ok(())
     }
 

@@ -214,6 +214,12 @@ impl Backend for Mock {
         }
     }
 
+    async fn changes(&self, from: Option<Token>) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
+        let (send, lines) = mpsc::channel(1);
+        let _ = send.try_send(Ok(Bytes::from(format!("{from:?}\n"))));
+        Ok(lines)
+    }
+
     async fn snapshot(&self) -> Result<Snapshot, ApiError> {
         let (send, chunks) = mpsc::channel(4);
         let broken = self.problem.lock().clone();
