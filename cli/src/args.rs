@@ -27,6 +27,63 @@ pub enum Command {
     Sql(SqlOptions),
     /// Load a SQL dump or a SQLite file.
     Load(LoadOptions),
+    /// Print the records of a node's log, a line of JSON each.
+    Log(LogOptions),
+    /// Look at records that a failover took back, as a node's archive keeps them.
+    #[command(subcommand)]
+    Divergence(DivergenceCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct LogOptions {
+    /// A node's URL, or the data directory of a node.
+    #[command(flatten)]
+    pub target: Target,
+    /// Begin behind this position, such as 1/42; the default is the first record that is kept.
+    #[arg(long, value_name = "EPOCH/INDEX")]
+    pub from: Option<String>,
+    /// Go on with new records as they come (from a URL).
+    #[arg(long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DivergenceCommand {
+    /// The archives of a node.
+    List {
+        #[command(flatten)]
+        target: DivergenceTarget,
+    },
+    /// An archive's row changes, a line of JSON each.
+    Show {
+        #[command(flatten)]
+        target: DivergenceTarget,
+        /// As `list` names it.
+        archive: String,
+    },
+    /// An archive's row changes as SQL or JSON.
+    Export {
+        #[command(flatten)]
+        target: DivergenceTarget,
+        /// As `list` names it.
+        archive: String,
+        #[arg(long, value_enum, default_value_t)]
+        format: ExportFormat,
+    },
+}
+
+/// A node's URL, or its data directory.
+#[derive(Debug, Args)]
+pub struct DivergenceTarget {
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    #[default]
+    Sql,
+    Jsonl,
 }
 
 /// How to reach a cluster.

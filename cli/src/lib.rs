@@ -11,6 +11,7 @@
 //! | [`load`] | `rdb load`: a SQL dump or a SQLite file, batch by batch, each batch exactly once |
 //! | [`catalog`] | the tables of a SQLite file |
 //! | [`dump`] | a SQLite database as SQL text |
+//! | [`log`], [`divergence`] | a node's records, and those that a failover took back |
 //! | [`local`] | `rdb local`: a cluster of processes and its supervisor |
 //!
 //! Exit codes: 0 done; 1 refused or failed, nothing happened; 2 wrong use (from the argument parser); 3 no node could be
@@ -20,9 +21,11 @@ pub mod args;
 pub mod catalog;
 pub mod client;
 pub mod clock;
+pub mod divergence;
 pub mod dump;
 pub mod load;
 pub mod local;
+pub mod log;
 pub mod output;
 pub mod script;
 pub mod sql;
@@ -73,5 +76,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Status(options) => status::run(&options),
         Command::Sql(options) => sql::run(&options),
         Command::Load(options) => load::run(&options),
+        Command::Log(options) => log::run(&options),
+        Command::Divergence(command) => divergence::run(&command),
     }
 }

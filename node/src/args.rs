@@ -28,6 +28,9 @@ pub struct Args {
     /// File with the bearer token of the operator.
     #[arg(long, env = "RDB_ADMIN_TOKEN_FILE")]
     pub admin_token_file: PathBuf,
+    /// Milliseconds between two checks of every page of the database.
+    #[arg(long, env = "RDB_SCRUB_INTERVAL_MS", default_value_t = 86_400_000)]
+    pub scrub_interval_ms: u64,
     /// Print the log as JSON lines.
     #[arg(long, env = "RDB_LOG_JSON")]
     pub log_json: bool,
@@ -69,5 +72,11 @@ mod tests {
         for bad in ["", "3/1207", "3/1207/c3f2", "3/1207/000000000000c3f2/1", "x/1207/000000000000c3f2"] {
             assert!(parse_position(bad).is_err(), "{bad}");
         }
+    }
+}
+
+impl Args {
+    pub fn scrub_interval(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.scrub_interval_ms)
     }
 }

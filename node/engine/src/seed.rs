@@ -23,6 +23,9 @@ use crate::sql::statement::{SqliteError, Stmt};
 /// Cache of a session's connection: pages are read once.
 const CACHE: u64 = 256 << 10;
 
+/// Pages read between two pauses of a check: 1 MiB of the usual size.
+const PAUSE_PAGES: u32 = 256;
+
 /// Snapshots taken until one meets the page table at its position. The table lags behind the visible state for
 /// microseconds after each commit, so one or two are enough; after these the pages are read instead.
 const TRIES: usize = 100;
@@ -95,6 +98,20 @@ impl SeedSession {
             content: Chain(content),
         };
         Ok(SeedSession { page, _snapshot: snapshot, _plain: plain, info })
+    }
+
+    /// Reads every page and tells whether they are what was written, as far as the checksum knows. `pause` is called now and
+    /// then: what is read here is in nobody's way for long.
+    pub fn verify(&mut self, mut pause: impl FnMut()) -> Result<bool, EngineError> {
+        let mut content = 0;
+        for number in 1..=self.info.page_count {
+            read_page(&self.page, number, |image| content ^= page_hash(number, image))
+                .map_err(|error| internal_error("checking the database", &error))?;
+            if number.is_multiple_of(PAUSE_PAGES) {
+                pause();
+            }
+        }
+        Ok(Chain(content) == self.info.content)
     }
 
     pub fn info(&self) -> SeedInfo {

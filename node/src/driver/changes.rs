@@ -5,11 +5,13 @@
 //! without gap or repeat. A position that this history has not is answered with what vanished, and the stream goes on from the
 //! last position in common.
 
+use std::fs::File;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rdb_engine::{Shown, changes_of};
+use rdb_engine::{Shown, changes_of, record_to_json};
 use rdb_log::LogReader;
 use rdb_protocol::Index;
 use rdb_protocol::api::{ApiError, ErrorCode, Token};
@@ -20,11 +22,14 @@ use tokio::sync::mpsc;
 use super::Node;
 use super::reads::unavailable;
 use crate::clock;
+use crate::http::backend::ChangesCall;
 
 /// Lines that wait for a slow consumer; each is one record.
 const QUEUE: usize = 64;
 /// Log bytes read at once.
 const READ_BYTES: usize = 1 << 20;
+/// Bytes of an archive sent at once.
+const CHUNK_BYTES: usize = 64 << 10;
 /// Without changes a line states the position so often, so that both sides notice when the other has gone.
 const IDLE: Duration = Duration::from_secs(5);
 
@@ -34,7 +39,7 @@ impl Node {
     /// Begins a stream behind `from`, or behind what is applied now.
     pub(super) fn change_stream(
         self: &Arc<Self>,
-        from: Option<Token>,
+        call: ChangesCall,
     ) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
         if !self.view.serving() {
             return Err(unavailable());
@@ -44,10 +49,39 @@ impl Node {
             let running = core.running.as_ref().ok_or_else(unavailable)?;
             (core.generation, running.log.reader())
         };
-        let first = self.first_line(&reader, from)?;
+        let first = match call.from.filter(|_| call.records) {
+            Some(from) => (from.index.max(reader.base().index), None),
+            None => self.first_line(&reader, call.from)?,
+        };
         let (lines, queue) = mpsc::channel(QUEUE);
         let node = self.clone();
-        tokio::spawn(async move { node.send_changes(generation, reader, first, lines).await });
+        tokio::spawn(async move { node.send_changes(generation, reader, call, first, lines).await });
+        Ok(queue)
+    }
+
+    /// An archive's row changes. Its name is `<epoch>-<index>`, and nothing else is a path.
+    pub(super) fn archived_rows(&self, archive: &str) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
+        let missing = || ErrorCode::BadRequest.error(format!("there is no archive {archive:?} here"), "see the status");
+        if archive.is_empty() || !archive.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') {
+            return Err(missing());
+        }
+        let file = File::open(self.paths.archive.join(format!("{archive}.rows.jsonl"))).map_err(|_| missing())?;
+        let (chunks, queue) = mpsc::channel(QUEUE);
+        tokio::task::spawn_blocking(move || {
+            let mut file = file;
+            loop {
+                let mut buffer = vec![0; CHUNK_BYTES];
+                let read = match file.read(&mut buffer) {
+                    Ok(0) => return,
+                    Ok(read) => Ok(Bytes::from(buffer).slice(..read)),
+                    Err(error) => Err(error),
+                };
+                let failed = read.is_err();
+                if chunks.blocking_send(read).is_err() || failed {
+                    return;
+                }
+            }
+        });
         Ok(queue)
     }
 
@@ -79,6 +113,7 @@ impl Node {
         self: Arc<Self>,
         generation: u64,
         reader: LogReader,
+        call: ChangesCall,
         (mut after, first): (Index, Option<Json>),
         lines: Lines,
     ) {
@@ -88,6 +123,9 @@ impl Node {
             return;
         }
         loop {
+            if call.end && self.view.applied() <= after {
+                return;
+            }
             let deadline = tokio::time::Instant::from_std(clock::instant() + IDLE);
             let there = tokio::select! {
                 there = self.view.wait_applied(after.next(), deadline) => there,
@@ -106,7 +144,7 @@ impl Node {
                 continue;
             }
             let (reading, upto) = (reader.clone(), self.view.applied());
-            let read = tokio::task::spawn_blocking(move || read_lines(&reading, after, upto)).await;
+            let read = tokio::task::spawn_blocking(move || read_lines(&reading, call.records, after, upto)).await;
             let (read, last) = match read {
                 Ok(Ok(read)) => read,
                 Ok(Err(reason)) => {
@@ -131,17 +169,31 @@ async fn send(lines: &Lines, line: &Json) -> Result<(), ()> {
 }
 
 /// Lines for the records behind `after`, and the last index that was looked at.
-fn read_lines(reader: &LogReader, after: Index, upto: Index) -> Result<(Vec<Json>, Index), String> {
+fn read_lines(reader: &LogReader, records: bool, after: Index, upto: Index) -> Result<(Vec<Json>, Index), String> {
     let entries = reader.read(after.next(), READ_BYTES).map_err(|error| error.to_string())?;
     let (mut lines, mut last) = (Vec::new(), after);
     for entry in entries.iter().take_while(|entry| entry.position.index <= upto) {
-        lines.extend(line(entry)?);
+        lines.extend(if records { Some(whole(entry)) } else { line(entry)? });
         last = entry.position.index;
     }
     if last == after {
         return Err("the records are not kept any more".to_owned());
     }
     Ok((lines, last))
+}
+
+/// A record as it is.
+fn whole(entry: &Entry) -> Json {
+    let mut line = match entry.decode() {
+        Ok(record) => record_to_json(&record),
+        Err(error) => json!({ "error": error.to_string() }),
+    };
+    if let Some(object) = line.as_object_mut() {
+        let position = Token { epoch: entry.position.epoch, index: entry.position.index };
+        object.insert("position".to_owned(), json!(position));
+        object.insert("bytes".to_owned(), json!(entry.bytes.len()));
+    }
+    line
 }
 
 /// A record's line; none for records that change nothing.

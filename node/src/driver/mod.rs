@@ -14,6 +14,7 @@
 //! | [`seeding`], [`seed_server`] | base copies: receiving and giving |
 //! | [`archive`] | divergent tails, made readable |
 //! | [`changes`] | the stream of row changes |
+//! | [`scrub`] | the background check of the database |
 //! | [`tasks`] | ticks, flushes and reads for others, retention, disk space |
 //! | [`boot`], [`copied`] | opening a data directory, also one that came with a copied volume |
 //! | [`verify`] | reading a large database before it is used |
@@ -34,6 +35,7 @@ pub mod peers;
 pub mod queue;
 pub mod reads;
 pub mod report;
+pub mod scrub;
 pub mod seed_server;
 pub mod seeding;
 pub mod service;
@@ -155,7 +157,7 @@ impl Node {
         node.disk.refresh();
         boot::boot(&node, Expected::of(args))?;
         Worker::start(node.clone()).map_err(|error| BootError::Io("start a thread", error))?;
-        tasks::start(&node, queues).map_err(|error| BootError::Io("start a thread", error))?;
+        tasks::start(&node, queues, args.scrub_interval()).map_err(|error| BootError::Io("start a thread", error))?;
         node.publish(&node.lock());
         node.drive(Input::Start);
         if node.view.applied().0 > 0 {

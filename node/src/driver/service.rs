@@ -18,7 +18,7 @@ use super::worker::WriteJob;
 use super::{Node, report};
 use crate::http::Backend;
 use crate::http::backend::{
-    AdminAnswer, AdminCall, Answer, Check, Deadline, Lead, Limits, ReadCall, Snapshot, WriteCall,
+    AdminAnswer, AdminCall, Answer, ChangesCall, Check, Deadline, Lead, Limits, ReadCall, Snapshot, WriteCall,
 };
 
 /// A handle to the node, for HTTP.
@@ -122,8 +122,12 @@ impl Backend for Service {
         })
     }
 
-    async fn changes(&self, from: Option<Token>) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
-        self.0.change_stream(from)
+    async fn archived(&self, archive: String) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
+        self.0.archived_rows(&archive)
+    }
+
+    async fn changes(&self, call: ChangesCall) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
+        self.0.change_stream(call)
     }
 
     fn readiness(&self) -> Vec<Check> {

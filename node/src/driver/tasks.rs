@@ -69,7 +69,9 @@ impl Tasks {
     }
 }
 
-pub(super) fn start(node: &Arc<Node>, queues: TaskQueues) -> std::io::Result<()> {
+pub(super) fn start(node: &Arc<Node>, queues: TaskQueues, scrub: Duration) -> std::io::Result<()> {
+    let scrubber = node.clone();
+    spawn("scrub", move || super::scrub::scrub_forever(&scrubber, scrub))?;
     let TaskQueues { flushes, fetches } = queues;
     let flusher = node.clone();
     spawn("flush", move || {

@@ -176,6 +176,17 @@ pub struct Snapshot {
     pub chunks: mpsc::Receiver<std::io::Result<Bytes>>,
 }
 
+/// What a consumer of changes asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangesCall {
+    /// It has everything up to here. `None`: it wants what comes from now on.
+    pub from: Option<Token>,
+    /// Whole records, for people, whatever their kind; the epoch of `from` does not matter.
+    pub records: bool,
+    /// The stream ends with what is there now.
+    pub end: bool,
+}
+
 /// One line of `/readyz`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
@@ -220,10 +231,16 @@ pub trait Backend: Send + Sync + 'static {
 
     fn snapshot(&self) -> impl Future<Output = Result<Snapshot, ApiError>> + Send;
 
-    /// Lines of JSON, one per record behind `from` (`None`: from now on), as long as somebody reads them.
+    /// Row changes of a divergent tail, from the archive.
+    fn archived(
+        &self,
+        archive: String,
+    ) -> impl Future<Output = Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError>> + Send;
+
+    /// Lines of JSON, one per record, as long as somebody reads them.
     fn changes(
         &self,
-        from: Option<Token>,
+        call: ChangesCall,
     ) -> impl Future<Output = Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError>> + Send;
 
     /// The node can serve clients when all hold.

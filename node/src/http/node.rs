@@ -14,7 +14,7 @@ use warp::reply::Response;
 
 use super::app::App;
 use super::auth::Caller;
-use super::backend::{Backend, Check, Snapshot};
+use super::backend::{Backend, ChangesCall, Check, Snapshot};
 use super::errors;
 
 /// Lines that wait for a reader of a status stream. One: a reader that is slow gets the newest status, not a history.
@@ -87,17 +87,35 @@ pub(crate) async fn changes<B: Backend>(app: &App<B>, caller: &Caller, query: &s
 
 async fn try_changes<B: Backend>(app: &App<B>, caller: &Caller, query: &str) -> Result<Response, ApiError> {
     app.tokens.client(caller)?;
-    let from = match query.strip_prefix("from=") {
-        None if query.is_empty() => None,
-        from => Some(from.and_then(position).ok_or_else(|| {
-            let hint = "It is `/v1/changes?from=<epoch>/<index>`, with the position of the last line that you have.";
-            ErrorCode::BadRequest.error("the only parameter of this path is a position as `from`", hint)
-        })?),
-    };
-    let lines = app.backend.changes(from).await?;
+    let mut call = ChangesCall::default();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        match part.split_once('=').unwrap_or((part, "")) {
+            ("from", text) if position(text).is_some() => call.from = position(text),
+            ("records", "") => call.records = true,
+            ("end", "") => call.end = true,
+            _ => {
+                let hint = "It is `/v1/changes?from=<epoch>/<index>`, with the position of the last line that you have; \
+                            `records` shows whole records, `end` does not wait for more.";
+                return Err(ErrorCode::BadRequest.error(format!("{part:?} is not understood"), hint));
+            }
+        }
+    }
+    let lines = app.backend.changes(call).await?;
     let mut response = stream(lines);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     Ok(response)
+}
+
+/// `GET /v1/divergence/<archive>`: the row changes of a divergent tail.
+pub(crate) async fn divergence<B: Backend>(app: &App<B>, caller: &Caller, archive: String) -> Response {
+    let lines = match app.tokens.client_or_admin(caller) {
+        Ok(()) => app.backend.archived(archive).await,
+        Err(error) => Err(error),
+    };
+    match lines {
+        Ok(lines) => stream(lines),
+        Err(error) => errors::error(error),
+    }
 }
 
 /// `<epoch>/<index>`, the slash as it is or as %2F.

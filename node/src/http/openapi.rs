@@ -24,6 +24,7 @@ pub fn document() -> Value {
         "/v1/status": status(),
         "/v1/snapshot": get("The database file as of the position in the headers", "application/vnd.sqlite3"),
         "/v1/changes": get("Row changes behind the position `from=<epoch>/<index>`, a line of JSON per record", "application/x-ndjson"),
+        "/v1/divergence/{archive}": get("Row changes of a divergent tail that the node's status names", "application/x-ndjson"),
         "/v1/openapi.json": open(get("This document", "application/json")),
         "/livez": open(get("200 while the process can go on; a line per check", "text/plain")),
         "/readyz": open(get("200 while the node can serve clients; a line per check", "text/plain")),

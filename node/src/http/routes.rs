@@ -45,6 +45,12 @@ fn rest<B: Backend>(app: Arc<App<B>>) -> BoxedFilter<(Response,)> {
     let changes = warp::path!("v1" / "changes").and(warp::get()).and(with()).and(caller()).and(query).then(
         |app: Arc<App<B>>, caller: Caller, query: String| async move { node::changes(&app, &caller, &query).await },
     );
+    let divergence =
+        warp::path!("v1" / "divergence" / String).and(warp::get()).and(with()).and(caller()).then(
+            |archive: String, app: Arc<App<B>>, caller: Caller| async move {
+                node::divergence(&app, &caller, archive).await
+            },
+        );
     let status = warp::path!("v1" / "status")
         .and(warp::get())
         .and(with())
@@ -80,7 +86,8 @@ fn rest<B: Backend>(app: Arc<App<B>>) -> BoxedFilter<(Response,)> {
         .and(with())
         .map(|app: Arc<App<B>>| node::checks(&app.backend.readiness()));
     let metrics = warp::path!("metrics").and(warp::get()).and(with()).map(|app: Arc<App<B>>| node::metrics(&app));
-    let first = status.or(outcome).unify().or(snapshot).unify().or(changes).unify().or(admin).unify();
+    let first =
+        status.or(outcome).unify().or(snapshot).unify().or(changes).unify().or(divergence).unify().or(admin).unify();
     let second = live.or(ready).unify().or(metrics).unify().or(describe).unify();
     first.or(second).unify().boxed()
 }

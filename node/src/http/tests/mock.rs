@@ -214,9 +214,15 @@ impl Backend for Mock {
         }
     }
 
-    async fn changes(&self, from: Option<Token>) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
+    async fn archived(&self, archive: String) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
         let (send, lines) = mpsc::channel(1);
-        let _ = send.try_send(Ok(Bytes::from(format!("{from:?}\n"))));
+        let _ = send.try_send(Ok(Bytes::from(archive)));
+        Ok(lines)
+    }
+
+    async fn changes(&self, call: ChangesCall) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, ApiError> {
+        let (send, lines) = mpsc::channel(1);
+        let _ = send.try_send(Ok(Bytes::from(format!("{call:?}\n"))));
         Ok(lines)
     }
 
