@@ -27,7 +27,7 @@ RUNS ?= 10
 # Clusters and measurements would disturb each other.
 .NOTPARALLEL:
 
-.PHONY: all build demo test test-fast test-docs check bench torture fmt doc licences
+.PHONY: all build demo test test-fast test-docs check bench torture test-formats fmt doc licences
 .PHONY: images kind-up kind-down kind-demo e2e e2e-long bench-failover
 
 all: build
@@ -45,11 +45,15 @@ test-fast:
 
 # Everything: tests, then real clusters of processes (the documents' commands, the demo, real faults), then a real Kubernetes
 # cluster.
-test: test-fast test-docs demo torture e2e
+test: test-fast test-docs demo torture test-formats e2e
 
 # Runs every command in README.md and docs/ as a reader would.
 test-docs: build
 	scripts/test-docs --binaries $(BIN)
+
+# A random workload through real clusters in every log format; the nodes are compared after each case.
+test-formats: build
+	$(BIN)/rdb-formats
 
 # Kills and freezes nodes of real clusters under load, in every mode, and checks every acknowledged write.
 torture: build

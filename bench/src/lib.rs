@@ -7,7 +7,8 @@
 //! - [`load`], [`histogram`]: closed-loop load and its latencies.
 //! - [`checkers`]: pure functions from recorded histories to violations. They know nothing of the system under test and
 //!   are themselves tested with histories that hold planted violations.
-//! - [`demo`], [`torture`], [`scenarios`]: the three programs, `make demo`, `make torture`, `make bench`.
+//! - [`demo`], [`torture`], [`formats`], [`scenarios`]: the programs, `make demo`, `make torture`, `make test-formats`, `make
+//!   bench`.
 //!
 //! Nothing here is part of a running cluster.
 
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod cluster;
 
 pub mod demo;
+pub mod formats;
 pub mod histogram;
 pub mod load;
 pub mod random;

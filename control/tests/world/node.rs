@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rdb_control::AdminCall;
 use rdb_protocol::admin::{AdminRefusal, Recruit};
+use rdb_protocol::settings::{LogFormat, NodeSettings};
 use rdb_protocol::status::{DivergenceReport, FollowerProgress, NodeState, NodeStatus, Promise, Role, SettleReport};
 use rdb_protocol::{
     Chain, ClusterConfig, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position,
@@ -68,6 +69,10 @@ pub struct Node {
     pub created: bool,
     /// Refuses `config`, as a leader does when a member is not caught up after all.
     pub refuses_changes: bool,
+    /// What it was told to run with.
+    pub settings: NodeSettings,
+    /// It applied row changes.
+    pub other_layout: bool,
 }
 
 impl Node {
@@ -115,6 +120,8 @@ impl Node {
             lease_until_ms: 0,
             created: false,
             refuses_changes: false,
+            settings: NodeSettings::default(),
+            other_layout: false,
         }
     }
 
@@ -212,6 +219,7 @@ impl Node {
             }
             AdminCall::Promote(promote) => {
                 self.heed(promote.epoch)?;
+                self.settings = promote.settings.clone();
                 if self.role == Role::Leader && self.led == promote.epoch {
                     return Ok(None);
                 }
@@ -288,6 +296,7 @@ impl Node {
                 self.committed = 0;
                 self.acknowledged = 0;
                 self.state_override = None;
+                self.other_layout = false;
             }
         }
         Ok(None)
@@ -335,7 +344,10 @@ impl Node {
             uncommitted_ms: self.waiting_since_ms.map(|at| now - at),
             acknowledged: Index(self.acknowledged as u64),
             seed: None,
-            other_layout: false,
+            other_layout: match self.role {
+                Role::Leader => self.settings.log_format == LogFormat::Logical,
+                _ => self.other_layout,
+            },
             divergences: self.divergences.clone(),
             problems: self.problems.clone(),
         }

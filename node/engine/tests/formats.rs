@@ -14,7 +14,7 @@ use workload::{Dice, SCHEMA};
 
 /// Cases per format; each is a database of its own and some dozens of groups.
 fn cases() -> u64 {
-    std::env::var("RDB_FORMAT_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(40)
+    std::env::var("RDB_FORMAT_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
 }
 
 fn transaction(dice: &mut Dice, case: u64, step: u64) -> Transaction {

@@ -1,0 +1,73 @@
+//! From row changes back to pages: new base copies, one at a time, while everybody can go on.
+
+mod world;
+
+use std::collections::BTreeSet;
+
+use rdb_protocol::settings::LogFormat;
+use world::World;
+
+/// A cluster that logs row changes, so that its followers' pages are their own.
+fn logical() -> World {
+    let mut world = World::steady(|spec| spec.replication.log_format = LogFormat::Logical);
+    for follower in world.followers() {
+        world.node(&follower).other_layout = true;
+    }
+    world.run_ms(5000);
+    world
+}
+
+fn differing(world: &World) -> usize {
+    world.nodes.values().filter(|node| node.other_layout).count()
+}
+
+#[test]
+fn while_row_changes_are_logged_nobody_is_reseeded() {
+    let mut world = logical();
+    let before: Vec<_> = world.nodes.values().map(|node| node.incarnation).collect();
+    world.run_ms(60_000);
+    assert_eq!(world.nodes.values().map(|node| node.incarnation).collect::<Vec<_>>(), before);
+    let leader = world.leader();
+    assert!(!world.node(&leader).settings.rows_for_all);
+}
+
+#[test]
+fn when_pages_come_back_followers_are_reseeded_one_at_a_time() {
+    let mut world = logical();
+    world.change_spec(|spec| spec.replication.log_format = LogFormat::Page);
+    let leader = world.leader();
+    let mut seen = BTreeSet::new();
+    for _ in 0..4000 {
+        let left = differing(&world);
+        if seen.insert(left) && left == 1 {
+            // The second one is asked only when the first is a counted member again.
+            let fresh = world.followers().into_iter().find(|name| !world.nodes[name].other_layout).unwrap();
+            world.run_until("it follows again", |w| w.settled() && w.cohort().contains(&fresh.to_string()));
+        }
+        if left > 0 && !world.node(&leader).settings.rows_for_all {
+            // Told within a few steps of the change.
+            assert_eq!(left, 2, "pages alone, though {left} followers cannot apply them");
+        }
+        if left == 0 {
+            break;
+        }
+        world.step();
+    }
+    assert_eq!(seen, BTreeSet::from([0, 1, 2]), "both at once");
+    world.run_until("pages alone again", |w| w.settled() && !w.nodes[&leader].settings.rows_for_all);
+    assert_eq!((world.cohort().len(), world.status().epoch.0), (3, 1));
+    assert_eq!(world.events.iter().filter(|event| event.reason == "Reseeding").count(), 2);
+}
+
+#[test]
+fn no_follower_is_reseeded_while_another_is_away() {
+    let mut world = logical();
+    let away = world.followers()[0].clone();
+    world.kill(&away);
+    world.run_ms(1000);
+    world.change_spec(|spec| spec.replication.log_format = LogFormat::Page);
+    world.run_ms(60_000);
+    assert_eq!(differing(&world), 2);
+    world.revive(&away);
+    world.run_until("both have new copies", |w| w.settled() && differing(w) == 0);
+}
