@@ -6,7 +6,9 @@
 use bytes::Bytes;
 use rdb_engine::{SeedInfo, SeedWriter, record_to_json};
 use rdb_node::driver::seed_server::SeedManifest;
-use rdb_protocol::{Chain, ClusterConfig, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position};
+use rdb_protocol::{
+    Chain, ClusterConfig, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position,
+};
 use rdb_record::*;
 use rdb_replication::{PeerMessage, wire};
 

@@ -7,7 +7,9 @@ use clap::Parser;
 use rdb_bench::formats::{self, Options};
 
 #[derive(Parser)]
-#[command(about = "Runs a random workload through real clusters in every log format and compares all nodes after each case")]
+#[command(
+    about = "Runs a random workload through real clusters in every log format and compares all nodes after each case"
+)]
 struct Arguments {
     /// Only this format: page, statement, mixed or logical. May be repeated.
     #[arg(long)]

@@ -150,7 +150,8 @@ async fn compare(cluster: &Cluster, physical: bool) -> Result<(), FormatsError> 
     for (name, path, bytes) in copies.iter().skip(1) {
         let (first, first_path, first_bytes) = &copies[0];
         let mut lines = Vec::new();
-        let found = rdb_engine::diff(first_path, path, &mut lines).map_err(|error| FormatsError::Read(error.to_string()))?;
+        let found =
+            rdb_engine::diff(first_path, path, &mut lines).map_err(|error| FormatsError::Read(error.to_string()))?;
         if found != rdb_engine::DiffSummary::default() {
             let lines = String::from_utf8_lossy(&lines).into_owned();
             return Err(FormatsError::Differs(format!("{first} and {name}: {found:?}\n{lines}")));
@@ -190,7 +191,8 @@ async fn check_cache(cluster: &Cluster, cache: &Cache) -> Result<(), FormatsErro
     let mut client = Client::new(&cluster.nodes[0].address, None);
     let read = client.query("SELECT * FROM uniq", json!([]), Consistency::Linearizable, None, WRITE_LIMIT).await;
     let answer = read.map_err(|error| FormatsError::Read(error.to_string()))?;
-    let columns: Vec<String> = answer.results.iter().flat_map(|result| &result.columns).map(|c| c.name.clone()).collect();
+    let columns: Vec<String> =
+        answer.results.iter().flat_map(|result| &result.columns).map(|c| c.name.clone()).collect();
     let rows = answer.rows().iter().map(|row| columns.iter().cloned().zip(row.iter().cloned()).collect()).collect();
     let caught_up = until(QUIET_LIMIT, async || cache.agrees(answer.position, &rows)).await;
     match caught_up {

@@ -59,7 +59,10 @@ const WORKS: [Work; 6] = [
         filled: 20_000,
         statement: |n| {
             let first = n * 1000 % 19_000 + 1;
-            Statement::with("UPDATE t SET k = ? WHERE id BETWEEN ? AND ?", vec![n.into(), first.into(), (first + 999).into()])
+            Statement::with(
+                "UPDATE t SET k = ? WHERE id BETWEEN ? AND ?",
+                vec![n.into(), first.into(), (first + 999).into()],
+            )
         },
         rows: 1000,
     },

@@ -30,7 +30,7 @@ const QUEUE: usize = 64;
 const READ_BYTES: usize = 1 << 20;
 /// Bytes of an archive sent at once.
 const CHUNK_BYTES: usize = 64 << 10;
-/// Without changes a line states the position so often, so that both sides notice when the other has gone.
+/// Without records a line states the position so often, so that both sides notice when the other has gone.
 const IDLE: Duration = Duration::from_secs(5);
 
 type Lines = mpsc::Sender<std::io::Result<Bytes>>;
@@ -171,13 +171,19 @@ async fn send(lines: &Lines, line: &Json) -> Result<(), ()> {
 /// Lines for the records behind `after`, and the last index that was looked at.
 fn read_lines(reader: &LogReader, records: bool, after: Index, upto: Index) -> Result<(Vec<Json>, Index), String> {
     let entries = reader.read(after.next(), READ_BYTES).map_err(|error| error.to_string())?;
-    let (mut lines, mut last) = (Vec::new(), after);
+    let (mut lines, mut last, mut told) = (Vec::new(), after, true);
     for entry in entries.iter().take_while(|entry| entry.position.index <= upto) {
-        lines.extend(if records { Some(whole(entry)) } else { line(entry)? });
+        let line = if records { Some(whole(entry)) } else { line(entry)? };
+        told = line.is_some();
+        lines.extend(line);
         last = entry.position.index;
     }
     if last == after {
         return Err("the records are not kept any more".to_owned());
+    }
+    if let (false, Some(at)) = (told, reader.position(last)) {
+        // Nothing for consumers in it, but they should know that they have everything up to here.
+        lines.push(json!({ "position": Token { epoch: at.epoch, index: at.index } }));
     }
     Ok((lines, last))
 }
