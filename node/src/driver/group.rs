@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Statement, Transaction, TransactionResult, Writer};
 use rdb_protocol::api::{ApiError, ErrorCode, Outcome};
 use rdb_protocol::{BOOTSTRAP_VERSION, Epoch};
-        if !mark_loss(node, lossy) || !run_group(node, writer, vec![advance_keys(lossy)]) {
+use rdb_record::{LossMark, Payload, Record};
 use rdb_replication::{Input, ProposalRefusal, Time};
 use tokio::sync::oneshot;
 
