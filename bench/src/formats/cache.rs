@@ -58,7 +58,7 @@ impl Cache {
     }
 
     /// Does the cache hold `rows`? `None` while it has not reached `position`.
-    pub(super) fn agrees(&self, position: Token, rows: &Vec<Row>) -> Option<Result<(), String>> {
+    pub(super) fn agrees(&self, position: Token, rows: &[Row]) -> Option<Result<(), String>> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(wrong) = &state.wrong {
             return Some(Err(wrong.clone()));

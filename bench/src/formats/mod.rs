@@ -85,7 +85,7 @@ async fn cases_of(cluster: &Cluster, format: &str, options: &Options) -> Result<
             let address = &cluster.nodes[(step % cluster.nodes.len() as u64) as usize].address;
             write(address, &transaction(&mut dice), &format!("case{case}:{step}")).await?;
         }
-        let physical = !(present == "logical");
+        let physical = present != "logical";
         compare(cluster, physical).await.map_err(|error| match error {
             FormatsError::Differs(why) => FormatsError::Differs(format!("{format}, case {case}: {why}")),
             other => other,
@@ -193,7 +193,8 @@ async fn check_cache(cluster: &Cluster, cache: &Cache) -> Result<(), FormatsErro
     let answer = read.map_err(|error| FormatsError::Read(error.to_string()))?;
     let columns: Vec<String> =
         answer.results.iter().flat_map(|result| &result.columns).map(|c| c.name.clone()).collect();
-    let rows = answer.rows().iter().map(|row| columns.iter().cloned().zip(row.iter().cloned()).collect()).collect();
+    let rows: Vec<cache::Row> =
+        answer.rows().iter().map(|row| columns.iter().cloned().zip(row.iter().cloned()).collect()).collect();
     let caught_up = until(QUIET_LIMIT, async || cache.agrees(answer.position, &rows)).await;
     match caught_up {
         Some(Ok(())) => Ok(()),
