@@ -35,7 +35,8 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
 /// Why instances do not run, for the person who waits for them.
 fn hindrances(view: &View) -> String {
     let stuck = view.observed.instances.iter().filter(|(_, instance)| !view.is_reachable(instance));
-    let stuck = stuck.filter_map(|(name, instance)| Some(format!("{name} does not run ({})", instance.stuck.as_ref()?)));
+    let stuck =
+        stuck.filter_map(|(name, instance)| Some(format!("{name} does not run ({})", instance.stuck.as_ref()?)));
     let text = stuck.collect::<Vec<_>>().join("; ");
     if text.is_empty() { text } else { format!(": {text}") }
 }

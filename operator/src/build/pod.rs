@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EmptyDirVolumeSource, EnvVar, HTTPGetAction, Lifecycle, LifecycleHandler,
-    PersistentVolumeClaimVolumeSource, Pod, PodSpec, Probe, ResourceRequirements, SecretVolumeSource, SleepAction, Volume,
-    VolumeMount,
+    PersistentVolumeClaimVolumeSource, Pod, PodSpec, Probe, ResourceRequirements, SecretVolumeSource, SleepAction,
+    Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -104,10 +104,8 @@ fn container(owner: &Owner, instance: &NodeName, volume: &VolumeFacts) -> Result
 }
 
 fn farewell() -> Lifecycle {
-    let sleep = LifecycleHandler {
-        sleep: Some(SleepAction { seconds: FAREWELL_SECONDS }),
-        ..LifecycleHandler::default()
-    };
+    let sleep =
+        LifecycleHandler { sleep: Some(SleepAction { seconds: FAREWELL_SECONDS }), ..LifecycleHandler::default() };
     Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() }
 }
 
