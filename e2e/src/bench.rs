@@ -134,6 +134,10 @@ pub async fn strike(case: &Case, database: &Database, load: &LoadPod, fault: Fau
     };
     let report = load.writes_in_epoch_after(epoch, since, ELECTION_LIMIT).await?;
     drop(guard);
+    if fault == Fault::ProcessKilled {
+        // Killed again and again, one pod would wait longer each time before it starts; a new one starts at once.
+        case.kube.delete("Pod", &case.namespace, &leader, Some(1)).await?;
+    }
     if fault == Fault::NodeKilled {
         faults::heal_all(&case.kube).await?;
     }

@@ -11,7 +11,7 @@ use super::failover::mended;
 use super::{before, database_with_load};
 use crate::faults;
 use crate::harness::client::SUITE_INTERVAL;
-use crate::harness::database::manifest;
+use crate::harness::database::{condition, manifest};
 use crate::harness::kube::refusal;
 use crate::harness::{Case, Database, LoadPod, eventually, until};
 
@@ -154,10 +154,11 @@ pub async fn foreign_volumes_are_left_alone(case: Case) -> anyhow::Result<()> {
     });
     case.kube.create(&case.namespace, &claim).await?;
     let other = Database::apply(&case, "other", &json!({})).await?;
+    // What it says is what it would say if its own status had been lost: whose the data is, and who must be there.
     let status = other
-        .status_shows("the status names the volume", Duration::from_secs(60), |status| {
-            let text = format!("{} {}", status["message"], status["conditions"]);
-            text.contains("other-1")
+        .status_shows("the status names the volume's owners", Duration::from_secs(60), |status| {
+            let stalled = condition(status, "Stalled");
+            stalled["status"] == "True" && stalled["message"].as_str().is_some_and(|text| text.contains("db-2"))
         })
         .await?;
     ensure!(status["readyInstances"] == 0, "a database was made over the data of another: {status}");
