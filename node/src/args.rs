@@ -60,6 +60,12 @@ fn parse_position(text: &str) -> Result<Position, String> {
     Ok(Position { epoch: Epoch(number(epoch)?), index: Index(number(index)?), chain })
 }
 
+impl Args {
+    pub fn scrub_interval(&self) -> std::time::Duration {
+        std::time::Duration::from_millis(self.scrub_interval_ms)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,11 +78,5 @@ mod tests {
         for bad in ["", "3/1207", "3/1207/c3f2", "3/1207/000000000000c3f2/1", "x/1207/000000000000c3f2"] {
             assert!(parse_position(bad).is_err(), "{bad}");
         }
-    }
-}
-
-impl Args {
-    pub fn scrub_interval(&self) -> std::time::Duration {
-        std::time::Duration::from_millis(self.scrub_interval_ms)
     }
 }

@@ -170,7 +170,7 @@ fn messages() {
         PeerMessage::Config { epoch: Epoch(3), config: ConfigPair::settled(config) },
     ]
     .iter()
-    .map(|message| wire::encode(message).into())
+    .map(wire::encode)
     .collect();
     for round in 0..rounds() {
         let mut bytes = corpus[round as usize % corpus.len()].clone();

@@ -63,7 +63,7 @@ impl Run {
     fn with(recording: Recording, case: u64) -> Run {
         let mut leader = Leader::with(|options| {
             options.page_size = [512, 1024, 4096][case as usize % 3];
-            options.incremental_vacuum = case % 2 == 0;
+            options.incremental_vacuum = case.is_multiple_of(2);
         });
         let follower = leader.seed();
         leader.writer.record_as(recording).unwrap();
@@ -303,4 +303,19 @@ fn a_follower_whose_rows_differ_stops_at_the_statement_that_touches_them() {
     let error = run.follower.applier.apply(&run.leader.take()).unwrap_err();
     assert!(matches!(error, ApplyError::Diverged { .. }), "{error}");
     assert_eq!(run.follower.query("SELECT a FROM plain WHERE id = 5").values, [Value::Integer(2)]);
+}
+
+#[test]
+fn the_background_check_finds_a_flipped_byte() {
+    let mut run = Run::new(LogFormat::Statement, 2);
+    run.leader.sql("INSERT INTO plain(id, a) VALUES (5, zeroblob(9000))");
+    run.follow();
+    let check = |run: &Run| run.follower.engine.seed_session().unwrap().verify(|| {}).unwrap();
+    assert!(check(&run));
+    run.follower.engine.checkpoint().unwrap();
+    let mut bytes = std::fs::read(run.follower.path()).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(run.follower.path(), &bytes).unwrap();
+    assert!(!check(&run));
 }
