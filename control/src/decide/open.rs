@@ -116,7 +116,7 @@ fn opened(view: &View, draft: &mut Draft, leading: &NodeStatus) {
     });
 }
 
-/// What the promoted leader is waiting for.
+/// What the leader is waiting for, open or not.
 pub(super) fn waiting_sentence(view: &View) -> String {
     let Some(config) = &view.status().config else { return String::new() };
     if config.standing().any(|standing| view.can_commit(standing)) {
@@ -126,7 +126,8 @@ pub(super) fn waiting_sentence(view: &View) -> String {
     let missing = config.current.cohort.iter().filter(|member| !answering.contains(member));
     let names = list(missing.map(|member| member.name.to_string()));
     let copies = config.current.acks.saturating_add(1);
-    format!("The new leader can't open: a write needs {copies} copies, and {names} of the sync set can't be reached")
+    let what = if view.is_opened() { "The leader can't commit" } else { "The new leader can't open" };
+    format!("{what}: a write needs {copies} copies, and {names} of the sync set can't be reached")
 }
 
 /// Is this report of a leader that stopped writes?
