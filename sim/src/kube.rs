@@ -27,7 +27,10 @@ impl World {
         }
         let answer = match request {
             ApiRequest::Swap { order: _, version, status } => {
-                if version == self.api.objects.resource.version {
+                #[allow(unused_mut, reason = "changed by a planted bug")]
+                let mut current = version == self.api.objects.resource.version;
+                rdb_protocol::if_planted!(NoCompareAndSwap => { current = true; });
+                if current {
                     self.checks.swapped(&self.api.objects.resource.status, &status);
                     self.tell_swap(&status);
                     self.api.objects.resource.status = *status;

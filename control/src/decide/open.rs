@@ -35,6 +35,11 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
 
 /// The chosen leader was lost before it opened: the election goes on with a new epoch, as soon as one can end.
 fn retry(view: &View, draft: &mut Draft, failure: Failure) -> bool {
+    rdb_protocol::if_planted!(ChosenTwice => {
+        if elect::choose_again(view, draft) {
+            return true;
+        }
+    });
     let Some(config) = &view.status().config else { return false };
     draft.leaderless = true;
     let have = view.likely_recruits();
@@ -58,7 +63,9 @@ pub(super) fn promote(view: &View, draft: &mut Draft) {
     let (Some(leader), Some(config)) = (&status.leader, &status.config) else { return };
     let leads = view.leading().is_some();
     // A process that led this epoch and lost it must not be asked again.
-    let reported = view.instance(&leader.name).and_then(|instance| instance.status());
+    #[allow(unused_mut, reason = "changed by a planted bug")]
+    let mut reported = view.instance(&leader.name).and_then(|instance| instance.status());
+    rdb_protocol::if_planted!(PromotedAgain => { reported = None; });
     if !leads
         && reported.is_some_and(|s| s.led >= status.epoch || s.incarnation != leader.incarnation || !is_fit(s.state))
     {

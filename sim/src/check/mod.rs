@@ -6,8 +6,10 @@
 //! | this | committed prefixes, leaders, acknowledged writes, the status |
 //! | [`history`] | the committed history, and what a database must show at any point of it |
 //! | [`reads`] | linearizable, session and bounded reads |
+//! | [`export`] | small histories for a checker outside |
 //! | [`settle`] | is the cluster back in order, and does everything agree then? |
 
+pub mod export;
 pub mod history;
 pub mod reads;
 pub mod settle;

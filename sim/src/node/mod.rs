@@ -411,7 +411,9 @@ fn divergence(
 ) -> DivergenceReport {
     let to = log.last();
     // As the leader that wrote it, this node may have acknowledged all of it: the hint on disk lags behind.
-    let wrote_it = control.core.led == to.epoch;
+    #[allow(unused_mut, reason = "changed by a planted bug")]
+    let mut wrote_it = control.core.led == to.epoch;
+    rdb_protocol::if_planted!(ReceiptMissesRecords => { wrote_it = false; });
     let acknowledged = if wrote_it { to.index } else { control.core.acknowledged.min(to.index) };
     DivergenceReport {
         archive: format!("{}-{}", to.epoch, to.index),

@@ -128,7 +128,9 @@ impl World {
             && !process.given_up
             && process.core.as_ref().is_some_and(|core| core.role() != RoleView::Halted);
         let (Some(cluster), true) = (control.cluster, serving) else { return };
-        let Some(position) = volume.log.position(db.index) else { return };
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let Some(mut position) = volume.log.position(db.index) else { return };
+        rdb_protocol::if_planted!(SeedStalePosition => { position = volume.log.last(); });
         process.seeding.held.retain(|(until, _)| *until > now);
         process.seeding.held.push((now + took + SECOND, position.index));
         let copy = Box::new(BaseCopy { cluster, position, db: db.clone() });

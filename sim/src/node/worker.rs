@@ -1,8 +1,6 @@
 //! The one hand that changes the database: as leader it runs groups of client transactions, as follower it applies committed
 //! records.
 
-use std::collections::BTreeSet;
-
 use rdb_protocol::{BOOTSTRAP_VERSION, Epoch, Index};
 use rdb_replication::{Input, Replica, RoleView, Slot};
 
@@ -160,7 +158,15 @@ impl World {
         let mut after = db.clone();
         let (mut ops, mut results) = (Vec::new(), Vec::new());
         for job in &group.jobs {
-            let known = if job.keyed { after.outcome(job.op.client, job.op.sequence) } else { None };
+            #[allow(unused_mut, reason = "changed by a planted bug")]
+            let mut known = if job.keyed { after.outcome(job.op.client, job.op.sequence) } else { None };
+            rdb_protocol::if_planted!(RepeatedWriteRuns => {
+                if known.take().is_some() {
+                    ops.push(job.op);
+                    results.push(Ok((after.run(&job.op), false)));
+                    continue;
+                }
+            });
             results.push(match known {
                 Some(outcome) => Ok((outcome, true)),
                 None if !after.is_new(&job.op) => Err(()),
@@ -209,7 +215,10 @@ impl World {
             }
             return true;
         }
-        if committed < index {
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut decided = committed >= index;
+        rdb_protocol::if_planted!(GroupCommitsAlone => { decided = true; });
+        if !decided {
             return false;
         }
         let Some(Proposed { index, after, results }) = process.worker.group.as_mut().and_then(|g| g.proposed.take())
@@ -283,6 +292,7 @@ impl World {
             last = entry.position.index;
             if let Some((ops, content)) = record::decode(entry) {
                 db.apply(&ops, entry.position.epoch, last);
+                rdb_protocol::if_planted!(ChecksumSwallowed => { continue; });
                 if db.stated != content {
                     diverged = Some(last);
                     break;
@@ -331,7 +341,3 @@ fn process_awake(world: &mut World, node: NodeId) {
     }
 }
 
-/// Clients whose writes wait.
-pub(crate) fn waiting(worker: &Worker) -> BTreeSet<usize> {
-    worker.queue.iter().map(|job| job.client).collect()
-}
