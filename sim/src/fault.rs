@@ -158,6 +158,10 @@ impl World {
     fn may_lose(&self, node: NodeId) -> bool {
         let name = node_name(node);
         let status = &self.api.objects.resource.status;
+        if self.checks.restored {
+            // What the status says is not what counts now.
+            return false;
+        }
         let Some(pair) = &status.config else { return false };
         let whole = |member: &rdb_protocol::Member| {
             self.nodes.values().any(|place| {

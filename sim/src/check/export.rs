@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Checks;
+use super::reads::MAX_OPERATIONS;
 use crate::client::{Ask, Key, Reply, Value};
 use crate::record::Change;
 
@@ -26,7 +27,8 @@ struct Line {
 impl Checks {
     /// `None`: a loss was permitted, so that this history need not be linearizable; or nothing happened.
     pub fn export(&self) -> Option<String> {
-        if !self.lossy.is_empty() || self.operations.is_empty() {
+        let fits = (1..=MAX_OPERATIONS).contains(&self.operations.len());
+        if !self.lossy.is_empty() || !fits {
             return None;
         }
         let mut text = String::new();

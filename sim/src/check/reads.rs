@@ -18,8 +18,9 @@ pub struct Operation {
     pub reply: Option<Reply>,
 }
 
-/// Histories for the checker outside stay small.
-const MAX_OPERATIONS: usize = 400;
+/// Histories for the checker outside stay small; a longer one is not exported at all, because a part of it would lack
+/// writes that its reads show.
+pub(crate) const MAX_OPERATIONS: usize = 1000;
 
 impl Token {
     pub(crate) fn min_by_index(self, other: Token) -> Token {
@@ -141,7 +142,7 @@ impl Checks {
             Ask::Read { level: Level::Linearizable, .. } => matches!(reply, Reply::Value { .. }),
             Ask::Read { .. } => false,
         };
-        if counts && self.operations.len() < MAX_OPERATIONS {
+        if counts && self.operations.len() <= MAX_OPERATIONS {
             let known = matches!(reply, Reply::Written { .. } | Reply::Value { .. });
             self.operations.push(Operation {
                 client,

@@ -177,6 +177,9 @@ impl World {
     pub(crate) fn lease(&mut self, operator: usize, held: bool, asked_at: At) {
         let age = self.now - asked_at;
         let now = self.operator_time(operator);
+        if self.profile.both_act {
+            return;
+        }
         let me = &mut self.operators[operator];
         if !held {
             me.observed.lease_held_since = None;
