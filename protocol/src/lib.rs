@@ -16,9 +16,9 @@ pub mod admin;
 pub mod api;
 pub mod config;
 pub mod ids;
-pub mod settings;
 #[cfg(feature = "planted")]
 pub mod planted;
+pub mod settings;
 pub mod status;
 
 pub use config::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair};

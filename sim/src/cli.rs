@@ -103,6 +103,26 @@ fn tell(seed: u64) -> bool {
     for (at, line) in world.trace.story() {
         println!("{} {line}", crate::trace::Stamp(*at));
     }
+    for node in world.nodes.keys() {
+        if let Some(status) = world.status_of(*node) {
+            println!(
+                "{}: {:?}, promised {}, flushed {}, committed {}, applied {}, from {}, followers {:?}, problems {:?}",
+                status.member(),
+                status.state,
+                status.promise.epoch,
+                status.flushed,
+                status.committed,
+                status.applied,
+                status.first_retained,
+                status
+                    .followers
+                    .iter()
+                    .map(|f| (f.member.name.as_str(), f.connected, f.acknowledged, f.caught_up))
+                    .collect::<Vec<_>>(),
+                status.problems,
+            );
+        }
+    }
     println!("hash {:016x}, {} events, {} records committed", report.hash, report.events, report.committed);
     match &report.violation {
         Some(violation) => println!("seed {seed}: {violation}"),

@@ -27,19 +27,32 @@ impl Coverage {
 
     /// Met, but not in the list: a mistake of ours.
     pub fn unlisted(&self) -> Vec<&'static str> {
-        self.0.keys().copied().filter(|scenario| !SCENARIOS.contains(scenario)).collect()
+        self.0.keys().copied().filter(|scenario| !SCENARIOS.contains(scenario) && !RARE.contains(scenario)).collect()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        SCENARIOS.iter().map(|scenario| (*scenario, self.count(scenario)))
+        SCENARIOS.iter().chain(RARE).map(|scenario| (*scenario, self.count(scenario)))
     }
 }
 
 /// The counter of an event that `decide` tells people.
 pub fn of_event(reason: &str) -> &'static str {
     let named = |scenario: &&&str| scenario.strip_prefix("decision: ") == Some(reason);
-    SCENARIOS.iter().find(named).copied().unwrap_or("decision: another")
+    SCENARIOS.iter().chain(RARE).find(named).copied().unwrap_or("decision: another")
 }
+
+/// What may be met, but not in every long run: each is the end of several unlikely things.
+pub const RARE: &[&str] = &[
+    "operator: rests after many swaps",
+    "decision: PermissionDropped",
+    "decision: RolloutStopped",
+    "step: diverged",
+    "step: diverged data given up",
+    "step: pages for another layout refused",
+    "step: seed needed, parts below the base",
+    "step: log behind, data given up",
+    "step: volume snapshot refused",
+];
 
 /// Everything that a long run must meet.
 pub const SCENARIOS: &[&str] = &[
@@ -97,7 +110,6 @@ pub const SCENARIOS: &[&str] = &[
     "operator: both act",
     "operator: Lease taken",
     "operator: died between two actions",
-    "operator: rests after many swaps",
     "operator: swap refused, somebody else wrote",
     "operator: swap without an answer",
     "decision: Bootstrapping",
@@ -108,12 +120,10 @@ pub const SCENARIOS: &[&str] = &[
     "decision: InstanceRenewalCalledOff",
     "decision: InstanceRenewalStarted",
     "decision: InstanceRenewed",
-    "decision: RolloutStopped",
     "decision: LeaderChosen",
     "decision: LeaderChosenWithLoss",
     "decision: LeaderOpened",
     "decision: NoLeader",
-    "decision: PermissionDropped",
     "decision: RecordsAtRisk",
     "decision: ReseedRefused",
     "decision: Reseeding",
@@ -127,8 +137,6 @@ pub const SCENARIOS: &[&str] = &[
     "step: bounded read served",
     "step: damaged database given up",
     "step: damaged log given up",
-    "step: diverged",
-    "step: diverged data given up",
     "step: divergent tail archived",
     "step: follower",
     "step: incarnation ended for a base copy",
@@ -136,7 +144,6 @@ pub const SCENARIOS: &[&str] = &[
     "step: lease answered by the operator",
     "step: linearizable read refused for want of a lease",
     "step: linearizable read served",
-    "step: log behind, data given up",
     "step: no room for a record",
     "step: node initialised",
     "step: old records dropped",
@@ -144,18 +151,17 @@ pub const SCENARIOS: &[&str] = &[
     "step: opened",
     "step: outcome unknown, the leader was replaced",
     "step: process died between two outputs",
+    "step: row changes applied",
     "step: process started",
     "step: promoted",
     "step: proposal refused",
     "step: seed needed, log too old",
     "step: seed needed, lost by permission",
-    "step: seed needed, parts below the base",
     "step: seeded by a base copy",
     "step: session read served",
     "step: session's position lost",
     "step: started from a volume snapshot",
     "step: tail cut",
-    "step: volume snapshot refused",
     "step: writer waits for the right to write",
     "step: writes resumed",
     "step: writes stopped",

@@ -86,7 +86,8 @@ impl World {
 
     /// Who is meant, as things are now.
     pub(crate) fn find(&self, target: Target) -> Option<NodeId> {
-        let leads = |node: &NodeId| self.nodes.get(node).is_some_and(|p| p.process.as_ref().is_some_and(|p| p.is_open()));
+        let leads =
+            |node: &NodeId| self.nodes.get(node).is_some_and(|p| p.process.as_ref().is_some_and(|p| p.is_open()));
         let nodes: Vec<NodeId> = self.nodes.iter().filter(|(_, p)| p.volume.is_some()).map(|(id, _)| *id).collect();
         let nth = |list: Vec<NodeId>, n: u64| list.get(n as usize % list.len().max(1)).copied();
         match target {
@@ -164,9 +165,7 @@ impl World {
         }
         let Some(pair) = &status.config else { return false };
         let whole = |member: &rdb_protocol::Member| {
-            self.nodes.values().any(|place| {
-                place.volume.as_ref().is_some_and(|volume| volume.holds(member))
-            })
+            self.nodes.values().any(|place| place.volume.as_ref().is_some_and(|volume| volume.holds(member)))
         };
         // What one config needs for an election, without this node.
         pair.standing().all(|config| {
@@ -316,10 +315,12 @@ impl World {
 
     fn wish(&mut self, wish: Wish) -> bool {
         let found = match wish {
-            Wish::Switchover(target) | Wish::Reseed(target) | Wish::Fence(target, _) | Wish::Drain(target, _) => match self.find(target) {
-                Some(node) => Some(node_name(node)),
-                None => return false,
-            },
+            Wish::Switchover(target) | Wish::Reseed(target) | Wish::Fence(target, _) | Wish::Drain(target, _) => {
+                match self.find(target) {
+                    Some(node) => Some(node_name(node)),
+                    None => return false,
+                }
+            }
             _ => None,
         };
         let resource = &mut self.api.objects.resource;

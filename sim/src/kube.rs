@@ -56,7 +56,8 @@ impl World {
 
     fn tell_swap(&mut self, status: &rdb_control::ClusterStatus) {
         let old = &self.api.objects.resource.status;
-        let same = (old.phase, old.epoch, old.leader_epoch, &old.config) == (status.phase, status.epoch, status.leader_epoch, &status.config);
+        let same = (old.phase, old.epoch, old.leader_epoch, &old.config)
+            == (status.phase, status.epoch, status.leader_epoch, &status.config);
         if !self.trace.telling() || same {
             return;
         }

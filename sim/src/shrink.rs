@@ -24,7 +24,11 @@ pub fn shrink(profile: Profile) -> Option<(Profile, String)> {
 
 fn size(profile: &Profile) -> u64 {
     let noise = profile.loss + profile.duplicates + profile.reorder + profile.drift;
-    profile.plan.len() as u64 * 100 + profile.clients as u64 * 10 + profile.operators as u64 * 10 + noise + profile.calm_at / 1_000_000
+    profile.plan.len() as u64 * 100
+        + profile.clients as u64 * 10
+        + profile.operators as u64 * 10
+        + noise
+        + profile.calm_at / 1_000_000
 }
 
 fn fails(profile: &Profile, left: &mut u32) -> Option<String> {
@@ -46,11 +50,13 @@ fn attempt(best: &mut (Profile, String), left: &mut u32, change: impl FnOnce(&mu
 
 /// Ends the fault phase soon after the last fault that is needed.
 fn cut_time(best: &mut (Profile, String), left: &mut u32) {
-    while best.0.calm_at > 20_000_000 && attempt(best, left, |profile| {
-        profile.calm_at = profile.calm_at * 3 / 4;
-        let until = profile.calm_at;
-        profile.plan.retain(|(at, _)| *at < until);
-    }) {}
+    while best.0.calm_at > 20_000_000
+        && attempt(best, left, |profile| {
+            profile.calm_at = profile.calm_at * 3 / 4;
+            let until = profile.calm_at;
+            profile.plan.retain(|(at, _)| *at < until);
+        })
+    {}
 }
 
 /// Halves, quarters, and so on down to single faults.

@@ -90,7 +90,12 @@ impl Checks {
         let epoch = core.epoch();
         let known = self.leaders.entry(epoch).or_insert_with(|| (core.member().clone(), boot));
         if known.0 != *core.member() || known.1 != boot {
-            let message = format!("{} leads epoch {epoch} as process {boot}, which {} led as {}", core.member(), known.0, known.1);
+            let message = format!(
+                "{} leads epoch {epoch} as process {boot}, which {} led as {}",
+                core.member(),
+                known.0,
+                known.1
+            );
             self.violate(message);
         }
     }

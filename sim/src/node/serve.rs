@@ -111,8 +111,7 @@ impl World {
         };
         let Some(place) = self.nodes.get(&node) else { return };
         let (Some(process), Some(volume)) = (&place.process, &place.volume) else { return };
-        let leads =
-            |core: &&Replica| core.is_open() && core.epoch() == position.epoch && core.lease_valid(now);
+        let leads = |core: &&Replica| core.is_open() && core.epoch() == position.epoch && core.lease_valid(now);
         let Some(_) = process.core.as_ref().filter(leads) else {
             self.hit("step: linearizable read refused for want of a lease");
             return self.reply(node, client, request.attempt, Reply::Refused);

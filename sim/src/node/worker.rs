@@ -1,6 +1,7 @@
 //! The one hand that changes the database: as leader it runs groups of client transactions, as follower it applies committed
 //! records.
 
+use rdb_protocol::settings::LogFormat;
 use rdb_protocol::{BOOTSTRAP_VERSION, Epoch, Index};
 use rdb_replication::{Input, Replica, RoleView, Slot};
 
@@ -9,7 +10,7 @@ use crate::client::{Reply, Token};
 use crate::db::{Db, Outcome};
 use crate::disk::Data;
 use crate::event::{At, MS, NodeEvent, NodeId};
-use crate::record::{self, MAX_OPS, Op};
+use crate::record::{self, Form, MAX_OPS, Op};
 
 /// How long a writer that may not begin waits before it looks again.
 const RECHECK: At = 50 * MS;
@@ -182,7 +183,11 @@ impl World {
             self.step(node, Input::ReleaseSlot);
             return self.answer_group(node, results, None);
         }
-        let entry = record::encode(&ops, after.stated, timestamp).encode(slot.previous, slot.epoch);
+        let settings = process.core.as_ref().map(|core| core.settings().clone()).unwrap_or_default();
+        let rows = settings.log_format == LogFormat::Logical;
+        let form = Form { layout: after.layout, pages: !rows, rows: rows || settings.rows_for_all };
+        after.other_layout = false;
+        let entry = record::encode(&ops, form, after.stated, timestamp).encode(slot.previous, slot.epoch);
         let index = entry.position.index;
         (after.epoch, after.index) = (slot.epoch, index);
         group.proposed = Some(Proposed { index, after, results });
@@ -235,7 +240,12 @@ impl World {
         true
     }
 
-    fn answer_group(&mut self, node: NodeId, results: Vec<Result<(Outcome, bool), ()>>, record: Option<(Epoch, Index)>) {
+    fn answer_group(
+        &mut self,
+        node: NodeId,
+        results: Vec<Result<(Outcome, bool), ()>>,
+        record: Option<(Epoch, Index)>,
+    ) {
         let now = self.node_time(node);
         let Some(place) = self.nodes.get_mut(&node) else { return };
         let (Some(process), Some(volume)) = (&mut place.process, &place.volume) else { return };
@@ -291,6 +301,19 @@ impl World {
             };
             last = entry.position.index;
             if let Some((ops, content)) = record::decode(entry) {
+                let form = record::form(entry);
+                db.other_layout = form.layout != db.layout;
+                if !form.rows && db.other_layout {
+                    // Pages that do not fit: its checksum says so.
+                    self.coverage.hit("step: pages for another layout refused");
+                    diverged = Some(last);
+                    break;
+                }
+                if !form.pages {
+                    self.coverage.hit("step: row changes applied");
+                    db.layout = (node as u64) << 48 | last.0;
+                    db.other_layout = true;
+                }
                 db.apply(&ops, entry.position.epoch, last);
                 rdb_protocol::if_planted!(ChecksumSwallowed => { continue; });
                 if db.stated != content {
@@ -340,4 +363,3 @@ fn process_awake(world: &mut World, node: NodeId) {
         process.worker.awake = true;
     }
 }
-

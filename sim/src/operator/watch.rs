@@ -52,8 +52,9 @@ impl World {
         me.streams.retain(|node, _| present.contains(node));
         let mut fresh = Vec::new();
         for node in &present {
-            let instance = me.observed.instances.entry(node_name(*node)).or_insert_with(|| {
-                InstanceObservation { address: Some(format!("{}:7700", node_name(*node))), ..InstanceObservation::unknown(now) }
+            let instance = me.observed.instances.entry(node_name(*node)).or_insert_with(|| InstanceObservation {
+                address: Some(format!("{}:7700", node_name(*node))),
+                ..InstanceObservation::unknown(now)
             });
             let pod = objects.pods.get(node);
             let claim = objects.claims.get(node);
