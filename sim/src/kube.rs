@@ -31,7 +31,9 @@ impl World {
                 let mut current = version == self.api.objects.resource.version;
                 rdb_protocol::if_planted!(NoCompareAndSwap => { current = true; });
                 if current {
-                    self.checks.swapped(&self.api.objects.resource.status, &status);
+                    let old = self.api.objects.resource.status.clone();
+                    self.checks.swapped(&old, &status);
+                    self.check_choice(&old, &status);
                     self.tell_swap(&status);
                     self.api.objects.resource.status = *status;
                     self.api.wrote_resource();

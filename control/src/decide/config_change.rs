@@ -143,7 +143,7 @@ fn as_before(pair: &ConfigPair, next: &ClusterConfig) -> ClusterConfig {
 /// epoch, so what was asked once is asked again.
 fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
     rdb_protocol::if_planted!(SettledTwice => {
-        return [as_before(pair, next), next.clone()].into_iter().find(|config| view.can_commit(config));
+        return [next.clone(), as_before(pair, next)].into_iter().find(|config| view.can_commit(config));
     });
     let key = CallKey { to: view.status().leader.as_ref()?.name.clone(), kind: CallKind::Settle };
     let asked = view.observed.calls.get(&key).and_then(|record| match (&record.call, &record.outcome) {

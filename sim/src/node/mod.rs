@@ -295,6 +295,7 @@ impl World {
         if core.config().is_some_and(|config| config.next.is_some() || core.settled().is_some()) {
             process.report_due = true;
         }
+        self.check_copies(node, index);
         self.wake_worker(node);
     }
 
@@ -306,6 +307,13 @@ impl World {
             let status = &self.api.objects.resource.status;
             self.checks.opened(core, &volume.log, status, self.now);
         }
+        if let (RoleChange::Leader { .. }, Some(core)) = (&change, &process.core) {
+            self.checks.promoted(core, &volume.log);
+        }
+        if matches!(change, RoleChange::Opened { .. }) {
+            self.check_leases(node);
+        }
+        let Some(process) = self.process(node) else { return };
         let open = process.core.as_ref().is_some_and(Replica::is_open);
         let was_open = std::mem::replace(&mut process.was_open, open);
         self.hit(match change {
