@@ -79,6 +79,7 @@ pub const SCENARIOS: &[&str] = &[
     "fault: log damaged",
     "fault: network split",
     "fault: node cut off",
+    "fault: node cut off from all but its clients",
     "fault: node cut off from its peers",
     "fault: node cut off from the operators",
     "fault: node hears nothing",

@@ -92,6 +92,9 @@ impl World {
         let nth = |list: Vec<NodeId>, n: u64| list.get(n as usize % list.len().max(1)).copied();
         match target {
             Target::Leader => nodes.iter().rev().copied().find(|node| leads(node)),
+            Target::Chosen => {
+                self.api.objects.resource.status.leader.as_ref().map(|leader| crate::world::node_id(&leader.name))
+            }
             Target::Follower(n) => nth(nodes.into_iter().filter(|node| !leads(node)).collect(), n),
             Target::Any(n) => nth(nodes, n),
         }
@@ -200,7 +203,12 @@ impl World {
         self.end_process(node, "loses its volume");
         let uid = self.api.uid();
         let mut volume = crate::disk::Volume::empty(uid);
-        if from_snapshot && let Some(snapshot) = self.api.snapshots.first() {
+        let name = node_name(node);
+        let own = |snapshot: &&crate::api::Snapshot| {
+            snapshot.volume.control.as_ref().is_some_and(|control| *control.name() == name)
+        };
+        let snapshots = &self.api.snapshots;
+        if from_snapshot && let Some(snapshot) = snapshots.iter().find(own).or(snapshots.first()) {
             volume = snapshot.volume.clone();
             volume.id = uid;
         }
@@ -273,6 +281,11 @@ impl World {
             Cut::Isolated(target) => {
                 let me = node(target)?;
                 others(me).flat_map(|other| both(me, other)).collect()
+            }
+            Cut::Marooned(target) => {
+                let me = node(target)?;
+                let near = |place: &Place| is_node(place) || is_operator(place);
+                others(me).filter(near).flat_map(|other| both(me, other)).collect()
             }
             Cut::Unobserved(target) => {
                 let me = node(target)?;

@@ -5,7 +5,7 @@ use rdb_control::spec::{DataLoss, Span};
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 
 use crate::event::{At, MS, SECOND};
-use crate::plan::{Fault, Wish, draw};
+use crate::plan::{Fault, Wish, draw, scripts};
 use crate::rng::{PerMille, Rng};
 
 #[derive(Clone, Debug)]
@@ -68,6 +68,11 @@ impl Profile {
         };
         if !quiet {
             profile.plan = draw(&mut rng, calm_at);
+            if rng.chance(350) {
+                let progress = profile.spec.failover.progress_timeout.millis() * MS;
+                profile.plan.extend(scripts(&mut rng, calm_at, progress));
+                profile.plan.sort_by_key(|(at, _)| *at);
+            }
         }
         if profile.operators == 2 && rng.chance(450) && profile.spec.replication.mode != Mode::Async {
             profile.both_act = true;

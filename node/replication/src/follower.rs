@@ -102,7 +102,7 @@ impl Follower {
             self.ack(step, from, round);
         }
         rdb_protocol::if_planted!(CutsAlways => {
-            if repeats && step.shared.last.index > known && known >= step.shared.durable.committed {
+            if repeats && step.shared.last.index > known {
                 let from = step.at(known).unwrap_or(Position::ZERO);
                 step.out.push(Output::Truncate { after: known });
                 step.shared.last = from;

@@ -48,7 +48,7 @@ pub struct Checks {
     committers: BTreeMap<Epoch, Member>,
     /// Epochs whose election was permitted to lose acknowledged records.
     lossy: BTreeSet<Epoch>,
-    opened_max: Epoch,
+    pub(crate) opened_max: Epoch,
     acknowledged: Vec<Acknowledged>,
     /// Acknowledged writes that a permitted loss gave up: by the epoch that lost them.
     lost: Vec<(Epoch, Acknowledged)>,

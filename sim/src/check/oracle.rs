@@ -32,9 +32,18 @@ impl World {
                 mine && kept && volume.log.flushed_position().index >= index
             })
         };
-        let enough = |config: &ClusterConfig| {
-            config.cohort.iter().filter(|member| holds(member)).count() > config.acks as usize
+        let enough =
+            |config: &ClusterConfig| config.cohort.iter().filter(|member| holds(member)).count() > config.acks as usize;
+        let lacks = |place: &crate::world::Node| {
+            let (core, log) = (place.process.as_ref()?.core.as_ref()?, &place.volume.as_ref()?.log);
+            let later = leads(core) && core.epoch() > position.epoch;
+            let there = log.position(index) == Some(position) || log.base().index > index;
+            (later && !there).then(|| core.member().clone())
         };
+        if let Some(later) = self.nodes.values().find_map(lacks) {
+            let message = format!("{} commits {position}, which {later} leads without", core.member());
+            return self.checks.violate(message);
+        }
         if !pair.standing().any(enough) {
             let message = format!("{} announced {position} as committed, which too few disks hold", core.member());
             self.checks.violate(message);
@@ -48,14 +57,16 @@ impl World {
         if new.leader_epoch != epoch || old.leader_epoch == epoch || permitted || !self.strict(epoch) {
             return;
         }
-        let free = |member: &Member| {
-            self.nodes.values().filter_map(|place| place.volume.as_ref()?.control.as_ref()).any(|control| {
-                control.core.member == *member && control.core.promise.epoch < epoch
-            })
+        // It has promised nothing above the epoch of the leader that would ask it.
+        let free = |member: &Member, of: Epoch| {
+            self.nodes
+                .values()
+                .filter_map(|place| place.volume.as_ref()?.control.as_ref())
+                .any(|control| control.core.member == *member && control.core.promise.epoch <= of)
         };
         let could = self.nodes.values().filter_map(|place| place.process.as_ref()?.core.as_ref()).find(|core| {
             let enough = |config: &ClusterConfig| {
-                config.cohort.iter().filter(|member| free(member)).count() > config.acks as usize
+                config.cohort.iter().filter(|member| free(member, core.epoch())).count() > config.acks as usize
             };
             leads(core) && core.epoch() < epoch && core.config().is_some_and(|pair| pair.standing().any(enough))
         });
@@ -65,6 +76,29 @@ impl World {
                 core.member(),
                 core.epoch()
             );
+            self.checks.violate(message);
+        }
+    }
+
+    /// Rule 5: persist before you speak. Whoever speaks in an epoch has promised it on its disk.
+    pub(crate) fn check_promise(&mut self, node: NodeId, epoch: Epoch) {
+        let Some(volume) = self.nodes.get(&node).and_then(|place| place.volume.as_ref()) else { return };
+        let Some(control) = &volume.control else { return };
+        let promised = control.core.promise.epoch;
+        if promised < epoch {
+            let message = format!("{} speaks in epoch {epoch}, but its disk says {promised}", control.core.member);
+            self.checks.violate(message);
+        }
+    }
+
+    /// Rule 16: after a leader has opened, no earlier one gets a lease.
+    pub(crate) fn check_late_lease(&mut self, node: NodeId) {
+        let now = self.node_time(node);
+        let opened = self.checks.opened_max;
+        let Some(core) = self.nodes.get(&node).and_then(|place| place.process.as_ref()?.core.as_ref()) else { return };
+        if core.is_open() && core.epoch() < opened && core.lease_valid(now) && self.strict(opened) {
+            let message =
+                format!("{} has the lease in epoch {} after epoch {opened} opened", core.member(), core.epoch());
             self.checks.violate(message);
         }
     }

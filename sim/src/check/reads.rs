@@ -122,6 +122,10 @@ impl Checks {
                 Some(session.max_by_index(*snapshot))
             }
             (Ask::Read { level: Level::Session(token), .. }, Reply::Value { position, snapshot, .. }) => {
+                if self.alive(*snapshot) && !self.alive(*token) && snapshot.epoch > token.epoch {
+                    let (of, at) = (token.epoch, token.index);
+                    self.violate(format!("a session was served although its record {of}/{at} was lost"));
+                }
                 if self.alive(*snapshot) && self.alive(*token) {
                     if self.history.changes_between(snapshot.index, token.index) || position.index < token.index {
                         let (at, from) = (snapshot.index, token.index);

@@ -37,12 +37,7 @@ impl World {
             return Some("clients are at work".to_owned());
         }
         let pages = spec.replication.log_format != LogFormat::Logical;
-        if pages
-            && self
-                .nodes
-                .values()
-                .any(|place| place.volume.as_ref().is_some_and(|v| v.db.as_ref().is_some_and(|db| db.other_layout)))
-        {
+        if pages && self.nodes.keys().any(|node| self.status_of(*node).is_some_and(|status| status.other_layout)) {
             return Some("a follower has pages of its own".to_owned());
         }
         let ends: Vec<_> =

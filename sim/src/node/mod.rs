@@ -21,8 +21,8 @@ pub mod worker;
 use std::collections::{BTreeMap, VecDeque};
 
 use rdb_protocol::status::{DivergenceReport, Problem};
-use rdb_protocol::{Incarnation, Index, Member, Position};
-use rdb_replication::{Input, LogView, Output, Replica, RoleChange, RoleView, Side, Time, Token};
+use rdb_protocol::{Epoch, Incarnation, Index, Member, Position};
+use rdb_replication::{Input, LogView, Output, PeerMessage, Replica, RoleChange, RoleView, Side, Time, Token};
 
 use crate::event::{At, ConnId, Event, NodeEvent, NodeId};
 use crate::world::World;
@@ -238,11 +238,16 @@ impl World {
                 self.begin_flush(node, generation, upto);
             }
             Output::Send { to, message } => {
+                let spoken = match &message {
+                    PeerMessage::Ack { epoch, .. } | PeerMessage::Append { epoch, .. } => *epoch,
+                    _ => Epoch::ZERO,
+                };
                 if let Some((side, conn)) = process.links.get(&to) {
                     let side = usize::from(*side == Side::Accepted);
                     let conn = *conn;
                     self.send(conn, side, message);
                 }
+                self.check_promise(node, spoken);
             }
             Output::Fetch { to, prev, max_bytes } => {
                 let event = NodeEvent::Fetch { generation: process.generation, to, prev, max_bytes };
@@ -389,6 +394,7 @@ impl World {
         {
             self.checks.leads(core, process.boot);
         }
+        self.check_late_lease(node);
         if self.process(node).is_some_and(|process| std::mem::take(&mut process.report_due)) {
             self.node_later(node, 500, NodeEvent::Report);
         }

@@ -142,7 +142,7 @@ impl World {
         process.worker.group = Some(Group { slot, since: now.0, jobs, proposed: None });
         if self.rng.chance(300) {
             // SQLite takes its time; much may happen before the commit point.
-            let delay = self.rng.skewed(50, 20 * MS);
+            let delay = self.rng.skewed(50, 300 * MS);
             process_awake(self, node);
             self.node_later(node, delay, NodeEvent::Work);
         } else {
