@@ -1,7 +1,7 @@
 //! Reads. The history is the witness: what a client was shown must be its state at the stated position, and that position
 //! must not be before anything that the client may rely on.
 
-use rdb_protocol::Index;
+use rdb_protocol::{Epoch, Index};
 
 use super::Checks;
 use crate::client::{Ask, Key, Level, Reply, Token, UnderWay, Value};
@@ -93,7 +93,7 @@ impl Checks {
         let floor = Some(under_way.floor).filter(|floor| self.alive(*floor)).unwrap_or_default();
         match (&under_way.ask, reply) {
             (Ask::Write { op, .. }, Reply::Written { position, replayed, .. }) => {
-                let lost = self.loss_between(position.epoch, self.opened_max);
+                let lost = self.loss_between(position.epoch, Epoch(u64::MAX));
                 if self.history.effect(op.client, op.sequence).is_none() && !lost {
                     self.violate(format!("{}:{} was acknowledged, but never took effect", op.client, op.sequence));
                 }
