@@ -18,6 +18,9 @@ LOG_FORMAT ?=
 FORMAT_FLAGS := $(addprefix --log-format ,$(LOG_FORMAT))
 TORTURE_FLAGS := --faults $(N) $(addprefix --mode ,$(MODE)) $(addprefix --seed ,$(SEED)) $(FORMAT_FLAGS)
 
+# `make sim SEEDS=100000`: simulated worlds; more of them find more.
+SEEDS ?= 10000
+
 # `make bench ARGS="--scenario insert --runs 1"`.
 ARGS ?=
 
@@ -27,7 +30,7 @@ RUNS ?= 10
 # Clusters and measurements would disturb each other.
 .NOTPARALLEL:
 
-.PHONY: all build demo test test-fast test-docs check bench torture test-formats fmt doc licences
+.PHONY: all build demo test test-fast test-docs check bench torture test-formats sim planted sim-porcupine fmt doc licences
 .PHONY: images kind-up kind-down kind-demo e2e e2e-long bench-failover
 
 all: build
@@ -43,9 +46,13 @@ demo: build
 test-fast:
 	cargo test $(CARGO_FLAGS) --workspace
 
-# Everything: tests, then real clusters of processes (the documents' commands, the demo, real faults), then a real Kubernetes
-# cluster.
-test: test-fast test-docs demo torture test-formats e2e
+# Everything: tests, then simulated worlds, then real clusters of processes (the documents' commands, the demo, real faults),
+# then a real Kubernetes cluster.
+test: test-fast test-sim test-docs demo torture test-formats e2e
+
+.PHONY: test-sim
+test-sim:
+	$(MAKE) sim SEEDS=3000
 
 # Runs every command in README.md and docs/ as a reader would.
 test-docs: build
@@ -58,6 +65,21 @@ test-formats: build
 # Kills and freezes nodes of real clusters under load, in every mode, and checks every acknowledged write.
 torture: build
 	$(BIN)/rdb-torture $(TORTURE_FLAGS)
+
+# Both cores in simulated worlds, see docs/simulation.md. The last line says how many, and what was wrong.
+sim:
+	cargo run $(CARGO_FLAGS) --quiet -p sim -- --seeds $(SEEDS)
+
+# The simulator's own test: every planted bug has to be found within 1,000 seeds. In a folder of its own, so that nothing
+# that is shipped is ever built with the bugs in it.
+planted:
+	cargo run $(CARGO_FLAGS) --quiet -p sim --features planted --target-dir target/planted -- --planted --seeds 1000
+
+# Small histories of simulated clients, checked by Porcupine (needs Go).
+sim-porcupine:
+	rm -rf target/histories
+	cargo run $(CARGO_FLAGS) --quiet -p sim -- --seeds 200 --histories target/histories
+	cd sim/porcupine && go run . ../../target/histories
 
 # Measures this machine; the last lines are one per scenario, and the table goes to bench/results.md.
 bench: build

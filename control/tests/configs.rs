@@ -403,6 +403,23 @@ fn two_configs_that_lost_their_members_are_left_only_by_a_persons_word() {
     assert!(world.status().last_failover.as_ref().unwrap().lossy);
 }
 
+/// As above, with a leader that is open all the time: without its members it can't commit, and nobody else would do better.
+#[test]
+fn an_open_leader_between_two_configs_that_lost_their_members_waits_for_a_persons_word() {
+    let mut world = World::steady(|_| {});
+    world.change_spec(|spec| spec.replication.sync_followers = 2);
+    world.run_until("next stands", |w| w.status().config.as_ref().unwrap().next.is_some());
+    for follower in world.followers() {
+        world.wipe(&follower);
+    }
+    world.run_ms(60_000);
+    assert_eq!(world.status().phase, Phase::Reconfiguring);
+    assert!(world.status().message.contains("accept the data loss for epoch 1"), "{}", world.status().message);
+    world.observed.requests.accept_data_loss = Some(rdb_protocol::Epoch(1));
+    world.run_until("open", |w| w.settled() && w.acks() == 2);
+    assert!(world.status().last_failover.as_ref().unwrap().lossy);
+}
+
 #[test]
 fn a_change_that_the_leader_refuses_is_given_up() {
     let mut world = World::steady(|_| {});

@@ -246,6 +246,29 @@ fn cooldown_doubles_while_leaders_keep_dying() {
     assert!(world.now_ms - start < 1000, "a leader that lived long ends the row");
 }
 
+/// The old leader's log begins behind the place where it and the promoted one part: it can't know where that was.
+#[test]
+fn a_receipt_is_exact_though_the_old_leader_dropped_the_place_where_the_logs_part() {
+    let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);
+    let old = world.leader();
+    let followers = world.followers();
+    for follower in &followers {
+        world.node(follower).starved = true;
+    }
+    world.run_ms(1000);
+    world.kill(&old);
+    let length = world.node(&old).log.len();
+    world.node(&old).dropped = length - 2;
+    for follower in &followers {
+        world.node(follower).starved = false;
+    }
+    world.run_until("another leader is open", |w| w.settled() && w.leader() != old);
+    world.revive(&old);
+    world.run_until("exact", |w| w.status().last_failover.as_ref().unwrap().exact);
+    let exact = world.status().last_failover.clone().unwrap();
+    assert_eq!(exact.records_at_risk, world.checker.lost.len() as u64, "{exact:?}");
+}
+
 #[test]
 fn async_loses_only_with_a_receipt_that_becomes_exact_when_the_old_leader_is_back() {
     let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);

@@ -48,6 +48,7 @@ impl ClusterConfig {
         }
         // At least one recruit even if K is empty by mistake: nobody can be promoted from nothing.
         let needed = self.cohort.len().saturating_sub(self.acks as usize).max(1);
+        crate::if_planted!(OneRecruitTooFew => { return self.count(recruits) + 1 >= needed.max(2); });
         self.count(recruits) >= needed
     }
 
@@ -88,6 +89,7 @@ impl ConfigPair {
 
     /// A promotion needs *both* (rules 4 and 15).
     pub fn is_electable(&self, recruits: &BTreeSet<Member>, leader: Option<&Member>) -> bool {
+        crate::if_planted!(NextDropped => { return self.current.is_electable(recruits, leader); });
         self.standing().all(|config| config.is_electable(recruits, leader))
     }
 

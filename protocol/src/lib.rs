@@ -16,8 +16,21 @@ pub mod admin;
 pub mod api;
 pub mod config;
 pub mod ids;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod settings;
 pub mod status;
 
 pub use config::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair};
 pub use ids::{Chain, ClusterId, Epoch, Incarnation, Index, Member, NodeName, Position};
+
+/// Runs the block if this bug is planted here and now; nothing at all without the feature `planted` of the calling crate.
+#[macro_export]
+macro_rules! if_planted {
+    ($bug:ident => $block:block) => {
+        #[cfg(feature = "planted")]
+        {
+            if $crate::planted::is_planted($crate::planted::Bug::$bug) $block
+        }
+    };
+}

@@ -58,9 +58,17 @@ pub enum Value {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    Written { outcome: u64, position: Token, replayed: bool },
+    Written {
+        outcome: u64,
+        position: Token,
+        replayed: bool,
+    },
     /// `snapshot` is what the database showed; `position` is what the session may build on.
-    Value { value: Value, position: Token, snapshot: Token },
+    Value {
+        value: Value,
+        position: Token,
+        snapshot: Token,
+    },
     /// Surely not run.
     Refused,
     /// The token's record is not part of this history any more.

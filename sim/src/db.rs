@@ -22,6 +22,10 @@ pub struct Db {
     outcomes: BTreeMap<u64, (u64, Outcome)>,
     /// Kept up to date by every change.
     pub stated: u64,
+    /// How rows lie on pages: the same in all copies that were made from each other, until row changes are applied.
+    pub layout: u64,
+    /// The leader's layout, as its last record said, is another one.
+    pub other_layout: bool,
 }
 
 fn hash(kind: u64, key: u64, a: u64, b: u64) -> u64 {

@@ -59,27 +59,71 @@ pub enum Event {
 pub enum NodeEvent {
     Tick,
     Housekeeping,
-    Flushed { generation: u64, upto: Position },
-    Fetch { generation: u64, to: Member, prev: Position, max_bytes: u64 },
+    Flushed {
+        generation: u64,
+        upto: Position,
+    },
+    Fetch {
+        generation: u64,
+        to: Member,
+        prev: Position,
+        max_bytes: u64,
+    },
     /// The worker looks at what there is to do.
     Work,
-    Dial { order: u64 },
-    Accept { conn: ConnId },
-    Connected { conn: ConnId },
-    Message { conn: ConnId, message: Box<PeerMessage> },
-    Broken { conn: ConnId },
-    Admin { operator: usize, life: u64, id: u64, call: Box<AdminCall> },
+    Dial {
+        order: u64,
+    },
+    Accept {
+        conn: ConnId,
+    },
+    Connected {
+        conn: ConnId,
+    },
+    Message {
+        conn: ConnId,
+        message: Box<PeerMessage>,
+    },
+    Broken {
+        conn: ConnId,
+    },
+    Admin {
+        operator: usize,
+        life: u64,
+        id: u64,
+        call: Box<AdminCall>,
+    },
     LeaseAnswer(LeaseAnswer),
-    Request { client: usize, request: Box<Request> },
+    Request {
+        client: usize,
+        request: Box<Request>,
+    },
     /// A linearizable read has its snapshot; now the lease decides.
-    Confirm { client: usize, request: Box<Request>, reply: Box<Reply> },
-    SeedBegin { generation: u64 },
+    Confirm {
+        client: usize,
+        request: Box<Request>,
+        reply: Box<Reply>,
+    },
+    SeedBegin {
+        generation: u64,
+    },
     SeedFetch,
-    SeedServe { from: NodeId, from_boot: u64, attempt: u64 },
-    SeedCopied { attempt: u64, copy: Box<BaseCopy> },
+    SeedServe {
+        from: NodeId,
+        from_boot: u64,
+        attempt: u64,
+    },
+    SeedCopied {
+        attempt: u64,
+        copy: Box<BaseCopy>,
+    },
     Report,
     /// The operator's status stream asks to begin.
-    Watch { operator: usize, life: u64, stream: u64 },
+    Watch {
+        operator: usize,
+        life: u64,
+        stream: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -114,22 +158,40 @@ pub enum ApiRequest {
 /// What an operator does to objects other than the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObjectAction {
-    Create { node: NodeId },
-    Start { node: NodeId },
-    Stop { node: NodeId },
+    Create {
+        node: NodeId,
+    },
+    Start {
+        node: NodeId,
+    },
+    Stop {
+        node: NodeId,
+    },
     /// With the claim's UID as the operator saw it.
-    Delete { node: NodeId, claim: Option<u64> },
-    Recreate { node: NodeId },
+    Delete {
+        node: NodeId,
+        claim: Option<u64>,
+    },
+    Recreate {
+        node: NodeId,
+    },
     Clear(rdb_control::RequestKind),
 }
 
 #[derive(Clone, Debug)]
 pub enum ClientEvent {
     Next,
-    Answer { attempt: u64, reply: Reply },
-    Timeout { attempt: u64 },
+    Answer {
+        attempt: u64,
+        reply: Reply,
+    },
+    Timeout {
+        attempt: u64,
+    },
     /// The pause before the next attempt is over.
-    Retry { attempt: u64 },
+    Retry {
+        attempt: u64,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -146,18 +208,38 @@ pub enum KubeletEvent {
 #[derive(Clone, Debug)]
 pub enum Heal {
     Partition(u64),
-    Resume { node: NodeId, boot: u64 },
-    Disk { node: NodeId },
-    HostUp { node: NodeId },
-    Operator { operator: usize },
-    ResumeOperator { operator: usize },
+    Resume {
+        node: NodeId,
+        boot: u64,
+    },
+    Disk {
+        node: NodeId,
+    },
+    HostUp {
+        node: NodeId,
+    },
+    Operator {
+        operator: usize,
+    },
+    ResumeOperator {
+        operator: usize,
+    },
     Api,
     /// A process whose pod object was deleted by force ends at last.
-    Orphan { node: NodeId, boot: u64 },
+    Orphan {
+        node: NodeId,
+        boot: u64,
+    },
     /// The machine is emptied for good: the pod is evicted. Then it takes pods again.
-    Evict { node: NodeId },
-    Uncordon { node: NodeId },
-    Unfence { node: NodeId },
+    Evict {
+        node: NodeId,
+    },
+    Uncordon {
+        node: NodeId,
+    },
+    Unfence {
+        node: NodeId,
+    },
     Maintenance,
     Unpause,
     WakeUp,

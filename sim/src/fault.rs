@@ -86,11 +86,15 @@ impl World {
 
     /// Who is meant, as things are now.
     pub(crate) fn find(&self, target: Target) -> Option<NodeId> {
-        let leads = |node: &NodeId| self.nodes.get(node).is_some_and(|p| p.process.as_ref().is_some_and(|p| p.is_open()));
+        let leads =
+            |node: &NodeId| self.nodes.get(node).is_some_and(|p| p.process.as_ref().is_some_and(|p| p.is_open()));
         let nodes: Vec<NodeId> = self.nodes.iter().filter(|(_, p)| p.volume.is_some()).map(|(id, _)| *id).collect();
         let nth = |list: Vec<NodeId>, n: u64| list.get(n as usize % list.len().max(1)).copied();
         match target {
             Target::Leader => nodes.iter().rev().copied().find(|node| leads(node)),
+            Target::Chosen => {
+                self.api.objects.resource.status.leader.as_ref().map(|leader| crate::world::node_id(&leader.name))
+            }
             Target::Follower(n) => nth(nodes.into_iter().filter(|node| !leads(node)).collect(), n),
             Target::Any(n) => nth(nodes, n),
         }
@@ -158,11 +162,13 @@ impl World {
     fn may_lose(&self, node: NodeId) -> bool {
         let name = node_name(node);
         let status = &self.api.objects.resource.status;
+        if self.checks.restored {
+            // What the status says is not what counts now.
+            return false;
+        }
         let Some(pair) = &status.config else { return false };
         let whole = |member: &rdb_protocol::Member| {
-            self.nodes.values().any(|place| {
-                place.volume.as_ref().is_some_and(|volume| volume.holds(member))
-            })
+            self.nodes.values().any(|place| place.volume.as_ref().is_some_and(|volume| volume.holds(member)))
         };
         // What one config needs for an election, without this node.
         pair.standing().all(|config| {
@@ -197,7 +203,12 @@ impl World {
         self.end_process(node, "loses its volume");
         let uid = self.api.uid();
         let mut volume = crate::disk::Volume::empty(uid);
-        if from_snapshot && let Some(snapshot) = self.api.snapshots.first() {
+        let name = node_name(node);
+        let own = |snapshot: &&crate::api::Snapshot| {
+            snapshot.volume.control.as_ref().is_some_and(|control| *control.name() == name)
+        };
+        let snapshots = &self.api.snapshots;
+        if from_snapshot && let Some(snapshot) = snapshots.iter().find(own).or(snapshots.first()) {
             volume = snapshot.volume.clone();
             volume.id = uid;
         }
@@ -271,6 +282,11 @@ impl World {
                 let me = node(target)?;
                 others(me).flat_map(|other| both(me, other)).collect()
             }
+            Cut::Marooned(target) => {
+                let me = node(target)?;
+                let near = |place: &Place| is_node(place) || is_operator(place);
+                others(me).filter(near).flat_map(|other| both(me, other)).collect()
+            }
             Cut::Unobserved(target) => {
                 let me = node(target)?;
                 others(me).filter(is_operator).flat_map(|other| both(me, other)).collect()
@@ -312,10 +328,12 @@ impl World {
 
     fn wish(&mut self, wish: Wish) -> bool {
         let found = match wish {
-            Wish::Switchover(target) | Wish::Reseed(target) | Wish::Fence(target, _) | Wish::Drain(target, _) => match self.find(target) {
-                Some(node) => Some(node_name(node)),
-                None => return false,
-            },
+            Wish::Switchover(target) | Wish::Reseed(target) | Wish::Fence(target, _) | Wish::Drain(target, _) => {
+                match self.find(target) {
+                    Some(node) => Some(node_name(node)),
+                    None => return false,
+                }
+            }
             _ => None,
         };
         let resource = &mut self.api.objects.resource;

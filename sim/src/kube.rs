@@ -27,8 +27,13 @@ impl World {
         }
         let answer = match request {
             ApiRequest::Swap { order: _, version, status } => {
-                if version == self.api.objects.resource.version {
-                    self.checks.swapped(&self.api.objects.resource.status, &status);
+                #[allow(unused_mut, reason = "changed by a planted bug")]
+                let mut current = version == self.api.objects.resource.version;
+                rdb_protocol::if_planted!(NoCompareAndSwap => { current = true; });
+                if current {
+                    let old = self.api.objects.resource.status.clone();
+                    self.checks.swapped(&old, &status);
+                    self.check_choice(&old, &status);
                     self.tell_swap(&status);
                     self.api.objects.resource.status = *status;
                     self.api.wrote_resource();
@@ -53,7 +58,8 @@ impl World {
 
     fn tell_swap(&mut self, status: &rdb_control::ClusterStatus) {
         let old = &self.api.objects.resource.status;
-        let same = (old.phase, old.epoch, old.leader_epoch, &old.config) == (status.phase, status.epoch, status.leader_epoch, &status.config);
+        let same = (old.phase, old.epoch, old.leader_epoch, &old.config)
+            == (status.phase, status.epoch, status.leader_epoch, &status.config);
         if !self.trace.telling() || same {
             return;
         }

@@ -13,9 +13,11 @@
 //! | [`check`] | what must hold |
 //! | [`coverage`], [`trace`] | what was met; what happened |
 //! | [`rng`] | the one source of randomness |
+//! | [`runner`], [`shrink`], [`planted`], [`cli`] | many seeds; short stories; the simulator's own tests; the binary |
 
 pub mod api;
 pub mod check;
+pub mod cli;
 pub mod client;
 pub mod coverage;
 pub mod db;
@@ -27,8 +29,11 @@ pub mod net;
 pub mod node;
 pub mod operator;
 pub mod plan;
+pub mod planted;
 pub mod profile;
 pub mod record;
 pub mod rng;
+pub mod runner;
+pub mod shrink;
 pub mod trace;
 pub mod world;

@@ -1,35 +1,58 @@
-//! `sim`: see the library's header.
+//! `sim`: runs worlds; see the library's header and `docs/simulation.md`.
 
-use sim::profile::Profile;
-use sim::world::World;
+use std::path::PathBuf;
+use std::process::ExitCode;
 
-fn main() {
-    let mut args = std::env::args().skip(1);
-    let first: u64 = args.next().and_then(|a| a.parse().ok()).unwrap_or(1);
-    let count: u64 = args.next().and_then(|a| a.parse().ok()).unwrap_or(1);
-    let story = args.next().is_some();
-    let mut bad = 0;
-    let mut time = 0;
-    let mut coverage = sim::coverage::Coverage::default();
-    for seed in first..first + count {
-        let (report, world) = World::new(Profile::of(seed), story).run();
-        if story {
-            for (at, line) in world.trace.story() {
-                println!("{} {line}", sim::trace::Stamp(*at));
-            }
+use clap::Parser;
+use sim::cli::{self, Command};
+
+/// Runs ReplicatedDB's cores in simulated worlds.
+#[derive(Debug, Parser)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Threads; one seed runs on one.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Tell the story of this one seed.
+    #[arg(long)]
+    story: Option<u64>,
+    /// Go on from where this file says, in parts of --seeds, until --until.
+    #[arg(long)]
+    resume: Option<PathBuf>,
+    /// With --resume: seeds in all.
+    #[arg(long, default_value_t = 1_000_000)]
+    until: u64,
+    /// Search for every planted bug (needs the feature `planted`).
+    #[arg(long)]
+    planted: bool,
+    /// With --planted: only bugs with this in their name.
+    #[arg(long)]
+    only: Option<String>,
+    /// Write small histories as JSON lines into this folder, for a linearizability checker.
+    #[arg(long)]
+    histories: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let Args { seeds, first, jobs, story, resume, until, planted, only, histories } = Args::parse();
+    let command = match (story, planted, resume, histories) {
+        (Some(seed), ..) => Command::Story { seed },
+        (_, true, ..) => Command::Planted { most: seeds, only },
+        (_, _, Some(path), _) => Command::Resume { path, part: seeds, until },
+        (_, _, _, Some(folder)) => Command::Histories { folder, first, seeds },
+        _ => Command::Seeds { first, seeds },
+    };
+    match cli::run(command, jobs) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("sim: {error:#}");
+            ExitCode::FAILURE
         }
-        coverage.add(&world.coverage);
-        time += report.simulated;
-        if let Some(violation) = &report.violation {
-            bad += 1;
-            println!("seed {seed} at {}: {violation}", sim::trace::Stamp(report.simulated));
-        }
-        if count < 20 {
-            println!("{seed} {:016x} simulated {} events {} committed {} acked {}", report.hash, report.simulated / 1_000_000, report.events, report.committed, report.acknowledged);
-        }
-    }
-    println!("seeds {count} bad {bad} simulated hours {:.1}", time as f64 / 3.6e9);
-    for name in coverage.unlisted() {
-        println!("{:>8} {name}", coverage.count(name));
     }
 }

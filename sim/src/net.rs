@@ -1,7 +1,8 @@
 //! The network: delays, losses, cuts in one direction or both, and connections between nodes.
 //!
 //! A connection delivers in order unless the world is a rough one, in which messages are also lost, repeated and overtake
-//! each other: the core says that each is safe to get at any time.
+//! each other: the core says that each is safe to get at any time. What is lost ends the connection sooner or later, as with
+//! TCP; what came before that has come without what was lost.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +40,12 @@ pub struct End {
 #[derive(Clone, Debug)]
 pub struct Conn {
     pub ends: [End; 2],
+    /// Something was lost on it: it will end.
+    doomed: bool,
 }
+
+/// A connection on which something was lost ends within this at both ends: by a reset, or by the keep-alive.
+const ENDS_WITHIN: At = 10_000 * MS;
 
 impl World {
     /// The delay of a message, if it gets through.
@@ -71,7 +77,7 @@ impl World {
     pub(crate) fn connect(&mut self, dialler: (NodeId, u64, Member), acceptor: (NodeId, u64, Member)) -> ConnId {
         let end = |(node, boot, member)| End { node, boot, member, open: false, last: 0 };
         self.next_conn += 1;
-        self.conns.insert(self.next_conn, Conn { ends: [end(dialler), end(acceptor)] });
+        self.conns.insert(self.next_conn, Conn { ends: [end(dialler), end(acceptor)], doomed: false });
         self.next_conn
     }
 
@@ -79,7 +85,9 @@ impl World {
     pub(crate) fn send(&mut self, conn: ConnId, side: usize, message: PeerMessage) {
         let Some(connection) = self.conns.get(&conn) else { return };
         let (from, to) = (connection.ends[side].clone(), connection.ends[1 - side].clone());
-        let Some(delay) = self.passes(Place::Node(from.node), Place::Node(to.node)) else { return };
+        let Some(delay) = self.passes(Place::Node(from.node), Place::Node(to.node)) else {
+            return self.doom(conn);
+        };
         let there = self.nodes.get(&to.node).and_then(|node| node.process.as_ref());
         if !to.open && to.last > 0 || there.is_none_or(|process| process.boot.0 != to.boot) {
             // Nobody has this connection any more: the answer is a reset.
@@ -100,6 +108,16 @@ impl World {
         if let Some(connection) = self.conns.get_mut(&conn) {
             let last = &mut connection.ends[1 - side].last;
             *last = (*last).max(at);
+        }
+    }
+
+    /// Something was lost: until the connection ends, later messages may get through.
+    fn doom(&mut self, conn: ConnId) {
+        let Some(connection) = self.conns.get_mut(&conn).filter(|connection| !connection.doomed) else { return };
+        connection.doomed = true;
+        for end in connection.ends.clone() {
+            let delay = self.rng.skewed(MS, ENDS_WITHIN);
+            self.schedule(delay, node_event(&end, NodeEvent::Broken { conn }));
         }
     }
 

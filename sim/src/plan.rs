@@ -10,6 +10,8 @@ use crate::rng::Rng;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     Leader,
+    /// Whom the status names as the leader, open or not.
+    Chosen,
     /// The n-th of those who do not lead.
     Follower(u64),
     /// The n-th of all.
@@ -21,6 +23,8 @@ pub enum Target {
 pub enum Cut {
     /// One node from everybody.
     Isolated(Target),
+    /// One node from operators and other nodes: only its clients reach it.
+    Marooned(Target),
     /// One node from the operators only.
     Unobserved(Target),
     /// One node from the other nodes only.
@@ -103,6 +107,7 @@ impl Fault {
             Fault::Pause(..) => "fault: process paused",
             Fault::Cut(cut, _) => match cut {
                 Cut::Isolated(_) => "fault: node cut off",
+                Cut::Marooned(_) => "fault: node cut off from all but its clients",
                 Cut::Unobserved(_) => "fault: node cut off from the operators",
                 Cut::Unpeered(_) => "fault: node cut off from its peers",
                 Cut::Mute(_) => "fault: node not heard",
@@ -148,7 +153,8 @@ impl Fault {
 
 fn target(rng: &mut Rng) -> Target {
     match rng.below(10) {
-        0..=4 => Target::Leader,
+        0..=3 => Target::Leader,
+        4 => Target::Chosen,
         5..=7 => Target::Follower(rng.below(4)),
         _ => Target::Any(rng.below(5)),
     }
@@ -161,8 +167,9 @@ fn span(rng: &mut Rng) -> At {
 
 fn cut(rng: &mut Rng) -> Cut {
     let whom = target(rng);
-    match rng.below(9) {
+    match rng.below(10) {
         0 | 1 => Cut::Isolated(whom),
+        9 => Cut::Marooned(whom),
         2 => Cut::Unobserved(whom),
         3 => Cut::Unpeered(whom),
         4 => Cut::Mute(whom),
@@ -213,6 +220,85 @@ pub fn draw(rng: &mut Rng, until: At) -> Vec<(At, Fault)> {
         at += if rng.chance(400) { rng.skewed(MS, 2 * SECOND) } else { rng.between(pause / 4, pause * 2) };
     }
     plan
+}
+
+/// Sequences that look for a certain hole, at times drawn by chance: what single faults meet too rarely.
+pub fn scripts(rng: &mut Rng, until: At, progress: At) -> Vec<(At, Fault)> {
+    let mut plan = Vec::new();
+    let mut begin = rng.between(5 * SECOND, 20 * SECOND);
+    while begin < until {
+        let mut at = begin;
+        for (pause, fault) in script(rng, progress) {
+            at += pause;
+            plan.push((at, fault));
+        }
+        begin = at + rng.between(10 * SECOND, 40 * SECOND);
+    }
+    plan
+}
+
+fn script(rng: &mut Rng, progress: At) -> Vec<(At, Fault)> {
+    let long = rng.between(3 * SECOND, 20 * SECOND);
+    let soon = rng.skewed(MS, 600 * MS);
+    let moment = rng.skewed(0, SECOND);
+    match rng.below(8) {
+        // An old leader with a lease that is not heard any more, while its successors come and go.
+        0 => vec![
+            (0, Fault::Wish(Wish::Switchover(Target::Follower(0)))),
+            (soon, Fault::Cut(Cut::Isolated(Target::Leader), long)),
+            (moment, Fault::Crash(Target::Chosen)),
+            (moment, Fault::Crash(Target::Follower(0))),
+            (0, Fault::Crash(Target::Follower(1))),
+        ],
+        // A leader that answers and does not commit, with the same end.
+        1 => vec![
+            (0, Fault::StuckDisk(Target::Leader, progress + long)),
+            (progress + moment, Fault::Crash(Target::Chosen)),
+            (soon, Fault::Crash(Target::Chosen)),
+            (moment, Fault::Crash(Target::Follower(0))),
+        ],
+        // A long tail that nobody acknowledged, and a short log of a later epoch.
+        2 => vec![
+            (0, Fault::Cut(Cut::Unpeered(Target::Leader), progress + long + 20 * SECOND)),
+            (progress + 3 * SECOND + moment, Fault::PowerLoss(Target::Leader, long)),
+        ],
+        // Flushes that are on their way when the fence comes.
+        3 => vec![
+            (0, Fault::Cut(Cut::Unpeered(Target::Follower(1)), progress + 2 * SECOND)),
+            (50 * MS, Fault::StuckDisk(Target::Leader, progress + 2 * SECOND)),
+            (0, Fault::StuckDisk(Target::Follower(0), progress + 2 * SECOND + moment)),
+        ],
+        // A leader whom only its clients reach, and that comes back with what it told them.
+        4 => vec![(0, Fault::Cut(Cut::Marooned(Target::Leader), long))],
+        // A copy that comes back older than it was, when it is needed.
+        5 => {
+            let whom = Target::Any(rng.below(3));
+            vec![
+                (0, Fault::TakeSnapshot(whom)),
+                (long, Fault::RollBack(whom)),
+                (soon + SECOND, Fault::PowerLoss(Target::Leader, 20 * SECOND)),
+            ]
+        }
+        // A change of the config, and the leader's end in the middle of it.
+        6 => vec![
+            (0, Fault::Wish(wish_for_a_change(rng))),
+            (rng.skewed(MS, 400 * MS), Fault::PowerLoss(Target::Leader, long)),
+            (moment, Fault::Cut(Cut::Isolated(Target::Follower(rng.below(3))), long)),
+        ],
+        // The same, with a leader that goes on unseen.
+        _ => vec![
+            (0, Fault::Wish(wish_for_a_change(rng))),
+            (rng.skewed(MS, 400 * MS), Fault::Cut(Cut::Marooned(Target::Leader), long)),
+            (moment, Fault::OperatorCrash(rng.below(2), SECOND)),
+        ],
+    }
+}
+
+fn wish_for_a_change(rng: &mut Rng) -> Wish {
+    match rng.below(3) {
+        0 => Wish::Mode([Mode::SemiSync, Mode::Sync][rng.below(2) as usize]),
+        _ => Wish::Instances(rng.between(2, 5) as u32),
+    }
 }
 
 const KINDS: usize = 20;

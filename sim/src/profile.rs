@@ -5,7 +5,7 @@ use rdb_control::spec::{DataLoss, Span};
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 
 use crate::event::{At, MS, SECOND};
-use crate::plan::{Fault, draw};
+use crate::plan::{Fault, Wish, draw, scripts};
 use crate::rng::{PerMille, Rng};
 
 #[derive(Clone, Debug)]
@@ -14,6 +14,9 @@ pub struct Profile {
     pub spec: ClusterSpec,
     pub operators: usize,
     pub clients: usize,
+    /// Both operators act, as if neither had a Lease: the compare-and-swap alone keeps them apart. Not where the mode may be
+    /// `async`, whose lease needs one operator (rule 17).
+    pub both_act: bool,
     /// Between two operations of a client.
     pub think: (At, At),
     /// One-way delay of messages.
@@ -51,6 +54,7 @@ impl Profile {
             spec,
             operators: if rng.chance(700) { 2 } else { 1 },
             clients: rng.between(1, 5) as usize,
+            both_act: false,
             think: if rng.chance(300) { (5 * MS, 100 * MS) } else { (100 * MS, 2 * SECOND) },
             delay: if slow { (5 * MS, 120 * MS) } else { (100, 2 * MS) },
             loss,
@@ -64,6 +68,17 @@ impl Profile {
         };
         if !quiet {
             profile.plan = draw(&mut rng, calm_at);
+            if rng.chance(350) {
+                let progress = profile.spec.failover.progress_timeout.millis() * MS;
+                profile.plan.extend(scripts(&mut rng, calm_at, progress));
+                profile.plan.sort_by_key(|(at, _)| *at);
+            }
+        }
+        if profile.operators == 2 && rng.chance(450) && profile.spec.replication.mode != Mode::Async {
+            profile.both_act = true;
+            profile.spec.replication.min_sync_followers = 1;
+            let asynchronous = Fault::Wish(Wish::Mode(Mode::Async));
+            profile.plan.retain(|(_, fault)| *fault != asynchronous);
         }
         profile
     }
@@ -90,6 +105,9 @@ fn spec(rng: &mut Rng) -> ClusterSpec {
     failover.lease_duration = Span::from_millis(heartbeat * rng.between(4, 8));
     failover.detection_timeout = Span::from_millis(failover.lease_duration.millis() + rng.between(1, 20) * 500);
     failover.progress_timeout = Span::from_secs(rng.between(1, 10));
+    if rng.chance(300) {
+        spec.seeding.catch_up_timeout = Span::from_secs(rng.between(1, 10));
+    }
     failover.cooldown = Span::from_secs([0, 0, 1, 10][rng.below(4) as usize]);
     if rng.chance(100) {
         failover.data_loss = Some([DataLoss::Allow, DataLoss::Refuse][rng.below(2) as usize]);

@@ -23,10 +23,24 @@ const PAGE: usize = 512;
 const COUNT_BYTES: usize = 8;
 const OP_BYTES: usize = 40;
 /// Operations that fit one group, which has one page.
-pub const MAX_OPS: usize = (PAGE - COUNT_BYTES) / OP_BYTES;
+pub const MAX_OPS: usize = (PAGE - COUNT_BYTES - 16) / OP_BYTES;
+
+/// How a group's changes are written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Form {
+    /// Whose pages they fit: the writer's own arrangement of rows on pages.
+    pub layout: u64,
+    /// As pages or statements, which need the same layout.
+    pub pages: bool,
+    /// As row changes, which fit any layout and leave another one behind.
+    pub rows: bool,
+}
+
+/// Where a page holds its form.
+const FORM: usize = PAGE - 16;
 
 /// The record of a group.
-pub fn encode(ops: &[Op], content: u64, timestamp: u64) -> Record {
+pub fn encode(ops: &[Op], form: Form, content: u64, timestamp: u64) -> Record {
     let mut page = BytesMut::with_capacity(PAGE);
     page.put_u64_le(ops.len() as u64);
     for Op { client, sequence, change } in ops {
@@ -38,10 +52,20 @@ pub fn encode(ops: &[Op], content: u64, timestamp: u64) -> Record {
             page.put_u64_le(word);
         }
     }
-    page.resize(PAGE, 0);
+    page.resize(FORM, 0);
+    page.put_u64_le(form.layout);
+    page.put_u64_le(u64::from(form.pages) | u64::from(form.rows) << 1);
     let clients = ops.iter().map(|op| ClientTag { client: op.client.to_string(), sequence: op.sequence }).collect();
     let pages = PageGroup { page_size: PAGE as u32, database_pages: 2, pages: vec![(2, page.freeze())] };
     Record { timestamp, content, clients, payload: Payload::Pages(pages) }
+}
+
+/// The form of a group's record.
+pub fn form(entry: &Entry) -> Form {
+    let page = entry.bytes.len().checked_sub(PAGE).map_or(&[][..], |from| &entry.bytes[from..]);
+    let word = |at: usize| page.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+    let flags = word(FORM + 8);
+    Form { layout: word(FORM), pages: flags & 1 == 1, rows: flags & 2 == 2 }
 }
 
 /// What is inside a group's record; `None` for records of other kinds.

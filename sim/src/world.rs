@@ -174,8 +174,12 @@ impl World {
         self.person();
         if late {
             let status = &self.api.objects.resource.status;
-            let message = format!("not in order {} s after the last fault: {why}; status: {:?}, {}",
-                CONVERGES_WITHIN / SECOND, status.phase, status.message);
+            let message = format!(
+                "not in order {} s after the last fault: {why}; status: {:?}, {}",
+                CONVERGES_WITHIN / SECOND,
+                status.phase,
+                status.message
+            );
             self.checks.violate(message);
             return true;
         }

@@ -39,6 +39,12 @@ pub(super) fn start(view: &View, draft: &mut Draft) -> bool {
     let opened = view.is_opened();
     draft.decide(|status| {
         status.config_version = version;
+        rdb_protocol::if_planted!(Rewritten => {
+            if pair.current.version != BOOTSTRAP_VERSION {
+                status.config = Some(ConfigPair::settled(next));
+                return;
+            }
+        });
         if let Some(pair) = &mut status.config {
             pair.next = Some(next);
         }
@@ -115,6 +121,7 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
 
 /// Its report of this very change; those of other epochs and versions are refused.
 fn settled_report<'a>(view: &View, leading: &'a NodeStatus, next: &ClusterConfig) -> Option<&'a SettleReport> {
+    rdb_protocol::if_planted!(StaleReport => { return leading.settled.as_ref(); });
     let ours = |report: &&SettleReport| report.epoch == view.status().epoch && report.version == next.version;
     leading.settled.as_ref().filter(ours)
 }
@@ -135,6 +142,9 @@ fn as_before(pair: &ConfigPair, next: &ClusterConfig) -> ClusterConfig {
 /// Which of the two to keep: the new one if it can be met, else the old one. The leader obeys the first answer in its
 /// epoch, so what was asked once is asked again.
 fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
+    rdb_protocol::if_planted!(SettledTwice => {
+        return [next.clone(), as_before(pair, next)].into_iter().find(|config| view.can_commit(config));
+    });
     let key = CallKey { to: view.status().leader.as_ref()?.name.clone(), kind: CallKind::Settle };
     let asked = view.observed.calls.get(&key).and_then(|record| match (&record.call, &record.outcome) {
         (_, Some(CallOutcome::Refused(_))) => None,
@@ -162,4 +172,22 @@ fn finish(view: &View, draft: &mut Draft, pair: &ConfigPair, report: &SettleRepo
             status.phase = Phase::Steady;
         }
     });
+}
+
+/// A planted bug: K and W are changed while nobody leads, from what the last leader's followers look like.
+#[cfg(feature = "planted")]
+pub(super) fn during_election(view: &View, draft: &mut Draft) -> bool {
+    let status = view.status();
+    let Some(pair) = status.config.as_ref().filter(|pair| pair.next.is_none()) else { return false };
+    let cohort: std::collections::BTreeSet<rdb_protocol::Member> = view.likely_recruits();
+    if cohort == pair.current.cohort || cohort.len() <= pair.current.acks as usize {
+        return false;
+    }
+    let version = status.config_version.max(pair.version()).saturating_add(1);
+    let next = ClusterConfig { version, cohort, acks: pair.current.acks };
+    draft.decide(|status| {
+        status.config_version = version;
+        status.config = Some(ConfigPair::settled(next));
+    });
+    true
 }

@@ -121,6 +121,11 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) {
         return;
     };
     let highest = view.highest_reported().0;
+    rdb_protocol::if_planted!(ChangeDuringElection => {
+        if status.leader_epoch > Epoch::ZERO && super::config_change::during_election(view, draft) {
+            return;
+        }
+    });
     if highest > status.epoch {
         let evidence = format!("a node has promised epoch {highest}");
         start(view, draft, &Failure { reason: Reason::Retry, evidence, last_sign: view.now }, None);
@@ -225,6 +230,9 @@ impl<'a> Recruited<'a> {
             let name = recruit.member.name.clone();
             (recruit.position.rank(), home.is_some() && zone(&name) == home, std::cmp::Reverse(name))
         };
+        rdb_protocol::if_planted!(AnyCandidate => {
+            return self.all.iter().copied().min_by_key(|recruit| key(recruit));
+        });
         self.all.iter().copied().max_by_key(|recruit| key(recruit))
     }
 }
@@ -309,6 +317,8 @@ fn choose(view: &View, draft: &mut Draft, chosen: &Recruit, lossy: bool) {
         draft.clear(RequestKind::AcceptDataLoss);
     }
     draft.decide(|status| {
+        #[cfg(feature = "planted")]
+        take_out_of_cohort(status, &member);
         status.leader = Some(member);
         status.leader_epoch = status.epoch;
         status.phase = Phase::Promoting;
@@ -325,4 +335,38 @@ fn choose(view: &View, draft: &mut Draft, chosen: &Recruit, lossy: bool) {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(feature = "planted")]
+fn take_out_of_cohort(status: &mut ClusterStatus, chosen: &Member) {
+    use rdb_protocol::if_planted;
+    let old = status.leader.clone();
+    let Some(pair) = &mut status.config else { return };
+    let mut drop = |member: &Member| {
+        if pair.current.cohort.len() > pair.current.acks as usize + 1 {
+            pair.current.cohort.remove(member);
+        }
+    };
+    if_planted!(OldLeaderLeavesCohort => {
+        if let Some(old) = &old {
+            drop(old);
+        }
+    });
+    if_planted!(NewLeaderLeavesCohort => { drop(chosen); });
+    let _ = (&old, &mut drop, chosen);
+}
+
+/// A planted bug: the chosen leader was lost, and another one is chosen for the very same epoch.
+#[cfg(feature = "planted")]
+pub(super) fn choose_again(view: &View, draft: &mut Draft) -> bool {
+    let Some(config) = &view.status().config else { return false };
+    let leader = view.status().leader.as_ref();
+    let mut recruited = Recruited::of(view, config);
+    recruited.all.retain(|recruit| Some(&recruit.member) != leader);
+    if !config.is_electable(&recruited.members(), None) {
+        return false;
+    }
+    let Some(chosen) = recruited.greatest(view) else { return false };
+    choose(view, draft, chosen, false);
+    true
 }

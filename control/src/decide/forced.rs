@@ -14,7 +14,7 @@ use super::{elect, open};
 use crate::plan::RequestKind;
 use crate::status::Reason;
 
-/// The chosen leader can't open under either config. True: it was decided.
+/// The chosen leader can't open, or the open one can't commit, under either config. True: it was decided.
 pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     let status = view.status();
     let Some(pair) = status.config.as_ref().filter(|pair| pair.next.is_some()) else { return false };

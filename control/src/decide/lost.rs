@@ -24,8 +24,11 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     let reports = with_data(view);
     let clusters: BTreeSet<ClusterId> = reports.iter().filter_map(|status| status.cluster).collect();
     let (Some(cluster), 1) = (clusters.first().copied(), clusters.len()) else {
-        let text = "StatusLost: the instances hold data of different clusters; remove those that do not belong here";
-        draft.block(text);
+        draft.block(if clusters.is_empty() {
+            "StatusLost: the stored status is older than the nodes, and no instance with data can be reached now"
+        } else {
+            "StatusLost: the instances hold data of different clusters; remove those that do not belong here"
+        });
         return true;
     };
     let highest = reports.iter().filter_map(|status| status.config.clone()).max_by_key(|pair| pair.version());

@@ -127,7 +127,7 @@ fn run_steadily(view: &View, draft: &mut Draft) {
     if switchover::go_on(view, draft) || view.status().switchover.is_some() {
         return;
     }
-    if change_config(view, draft) {
+    if forced::go_on(view, draft) || change_config(view, draft) {
         return;
     }
     let changing = view.status().config.as_ref().is_some_and(|config| config.next.is_some());

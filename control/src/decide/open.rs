@@ -35,6 +35,11 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
 
 /// The chosen leader was lost before it opened: the election goes on with a new epoch, as soon as one can end.
 fn retry(view: &View, draft: &mut Draft, failure: Failure) -> bool {
+    rdb_protocol::if_planted!(ChosenTwice => {
+        if elect::choose_again(view, draft) {
+            return true;
+        }
+    });
     let Some(config) = &view.status().config else { return false };
     draft.leaderless = true;
     let have = view.likely_recruits();
@@ -58,7 +63,9 @@ pub(super) fn promote(view: &View, draft: &mut Draft) {
     let (Some(leader), Some(config)) = (&status.leader, &status.config) else { return };
     let leads = view.leading().is_some();
     // A process that led this epoch and lost it must not be asked again.
-    let reported = view.instance(&leader.name).and_then(|instance| instance.status());
+    #[allow(unused_mut, reason = "changed by a planted bug")]
+    let mut reported = view.instance(&leader.name).and_then(|instance| instance.status());
+    rdb_protocol::if_planted!(PromotedAgain => { reported = None; });
     if !leads
         && reported.is_some_and(|s| s.led >= status.epoch || s.incarnation != leader.incarnation || !is_fit(s.state))
     {
@@ -116,7 +123,7 @@ fn opened(view: &View, draft: &mut Draft, leading: &NodeStatus) {
     });
 }
 
-/// What the promoted leader is waiting for.
+/// What the leader is waiting for, open or not.
 pub(super) fn waiting_sentence(view: &View) -> String {
     let Some(config) = &view.status().config else { return String::new() };
     if config.standing().any(|standing| view.can_commit(standing)) {
@@ -126,7 +133,8 @@ pub(super) fn waiting_sentence(view: &View) -> String {
     let missing = config.current.cohort.iter().filter(|member| !answering.contains(member));
     let names = list(missing.map(|member| member.name.to_string()));
     let copies = config.current.acks.saturating_add(1);
-    format!("The new leader can't open: a write needs {copies} copies, and {names} of the sync set can't be reached")
+    let what = if view.is_opened() { "The leader can't commit" } else { "The new leader can't open" };
+    format!("{what}: a write needs {copies} copies, and {names} of the sync set can't be reached")
 }
 
 /// Is this report of a leader that stopped writes?

@@ -51,7 +51,9 @@ pub(super) fn settled(view: &View, receipt: &Receipt) -> Option<Receipt> {
     let status = instance.status()?;
     // A tail that was committed there goes with its database, under a new incarnation; the report of it stays.
     if let Some(cut) = cut_of(&status.divergences, receipt) {
-        let lost = cut.acknowledged.0.saturating_sub(cut.from.index.0);
+        // A log that begins behind the place where they part states its beginning instead; what was promoted ended before.
+        let parted = cut.from.index.min(receipt.promoted);
+        let lost = cut.acknowledged.0.saturating_sub(parted.0);
         let acknowledged = cut.acknowledged;
         return Some(Receipt { records_at_risk: lost, exact: true, acknowledged, ..receipt.clone() });
     }

@@ -67,6 +67,8 @@ pub struct Node {
     waits_lease: bool,
     pub lease_until_ms: u64,
     pub created: bool,
+    /// Length of the part of its log that was dropped, whose records it can't compare any more.
+    pub dropped: usize,
     /// Refuses `config`, as a leader does when a member is not caught up after all.
     pub refuses_changes: bool,
     /// What it was told to run with.
@@ -120,6 +122,7 @@ impl Node {
             lease_until_ms: 0,
             created: false,
             refuses_changes: false,
+            dropped: 0,
             settings: NodeSettings::default(),
             other_layout: false,
         }
@@ -414,7 +417,7 @@ fn catch_up(follower: &mut Node, leader: &Node, now: u64) {
             archive: format!("tail-{common}"),
             incarnation: follower.incarnation,
             acknowledged: Index(follower.acknowledged as u64),
-            from: position_at(&follower.log, common),
+            from: position_at(&follower.log, common.max(follower.dropped)),
             to: follower.position(),
             complete: true,
         });

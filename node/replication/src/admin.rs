@@ -62,6 +62,16 @@ fn leading(role: &mut Role, epoch: Epoch) -> Result<&mut Leader, AdminRefusal> {
 /// Rule 6: stop leading below; flush what is in flight; persist the promise; then answer with the frozen position.
 fn fence(role: &mut Role, step: &mut Step<'_>, token: Token, call: Fence) {
     let Fence { epoch } = call;
+    rdb_protocol::if_planted!(LateFlush => {
+        if let (Role::Follower(follower), Some(leader)) = (&*role, step.shared.dialled.clone())
+            && epoch > step.shared.promised()
+        {
+            step.shared.late = Some((step.shared.promised(), leader, follower.verified()));
+            step.shared.raise(Promise { epoch, leader: None }, false, step.out);
+            *role = Role::Follower(crate::follower::Follower::default());
+            return step.shared.fence(token, epoch, step.now, step.out);
+        }
+    });
     if epoch > step.shared.promised() {
         step.shared.raise(Promise { epoch, leader: None }, false, step.out);
         become_follower(role, step);
@@ -93,7 +103,10 @@ fn promote(role: &mut Role, step: &mut Step<'_>, call: Promote) -> Reply {
     if let Some(other) = durable.promise.leader.as_ref().filter(|leader| **leader != durable.member) {
         return refuse(format!("epoch {} has the leader {other}", call.epoch));
     }
-    if durable.led >= call.epoch {
+    #[allow(unused_mut, reason = "changed by a planted bug")]
+    let mut led = durable.led;
+    rdb_protocol::if_planted!(PromotedAgain => { led = Epoch::ZERO; });
+    if led >= call.epoch {
         return refuse(format!("this node led epoch {} before; it needs a new one", durable.led));
     }
     if step.shared.halted {

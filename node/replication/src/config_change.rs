@@ -24,7 +24,9 @@ impl Settled {
     }
 
     pub(crate) fn report(&self, epoch: Epoch, committed: Index) -> SettleReport {
-        let committed = self.record.is_some_and(|record| record <= committed);
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut committed = self.record.is_some_and(|record| record <= committed);
+        rdb_protocol::if_planted!(ReportedEarly => { committed = true; });
         SettleReport { epoch, version: self.version, keep: self.keep.clone(), committed }
     }
 }
@@ -79,6 +81,14 @@ impl Leader {
     pub(crate) fn settle(&mut self, step: &mut Step<'_>, call: Settle) -> Result<(), AdminRefusal> {
         let Settle { epoch: _, version, keep } = call;
         check(&keep)?;
+        rdb_protocol::if_planted!(SettledTwice => {
+            if self.settled.as_ref().is_some_and(|s| s.version == version && !same_rule(&s.keep, &keep)) {
+                self.config = ConfigPair::settled(keep.clone());
+                self.settled = Some(Settled { version, keep, record: None });
+                self.config_changed(step);
+                return Ok(());
+            }
+        });
         if let Some(settled) = self.settled.as_ref().filter(|settled| settled.version >= version) {
             let repeated = settled.version == version && settled.keep == keep;
             return if repeated { Ok(()) } else { refuse(format!("config {} is settled", settled.version)) };

@@ -101,6 +101,18 @@ impl Follower {
         if round > self.round || repeats {
             self.ack(step, from, round);
         }
+        rdb_protocol::if_planted!(CutsAlways => {
+            if repeats && step.shared.last.index > known {
+                let from = step.at(known).unwrap_or(Position::ZERO);
+                step.out.push(Output::Truncate { after: known });
+                step.shared.last = from;
+                if step.shared.flushed.index > known {
+                    step.shared.flushed = from;
+                }
+                self.verified = known;
+                return;
+            }
+        });
         self.extend(step, entries.into_iter().skip(new_from));
     }
 
@@ -117,6 +129,13 @@ impl Follower {
         }
         if extended {
             step.out.push(Output::Sync);
+            rdb_protocol::if_planted!(AcknowledgedBeforeFlush => {
+                if let Some(leader) = step.shared.dialled.clone() {
+                    let position = step.shared.last;
+                    let epoch = step.shared.promised();
+                    step.send(&leader, PeerMessage::Ack { epoch, position, round: self.round, probe: step.now.0 });
+                }
+            });
         }
     }
 
@@ -217,7 +236,9 @@ impl Follower {
     /// Rule 11: of what is verified in this epoch and flushed, the lesser.
     fn ack(&mut self, step: &mut Step<'_>, leader: &Member, round: u64) {
         self.round = self.round.max(round);
-        let index = self.verified.min(step.shared.flushed.index);
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut index = self.verified.min(step.shared.flushed.index);
+        rdb_protocol::if_planted!(AcknowledgedBeforeFlush => { index = self.verified; });
         let position = step.at(index).unwrap_or(Position::ZERO);
         self.acknowledged = position.index;
         step.shared.answered_at = step.now;
@@ -238,6 +259,10 @@ impl Follower {
 
     /// Rule 12. And flushed: a database that is ahead of its own log could not be explained after a crash.
     fn apply_more(&mut self, step: &mut Step<'_>) {
+        rdb_protocol::if_planted!(UnmatchedApply => {
+            step.commit_to(self.stated.min(step.shared.flushed.index));
+            return;
+        });
         step.commit_to(self.stated.min(self.verified).min(step.shared.flushed.index));
     }
 
@@ -273,6 +298,11 @@ impl Follower {
 
     pub(crate) fn staleness(&self, now: Time) -> Option<Duration> {
         self.fresh_at.map(|at| now.since(at))
+    }
+
+    #[cfg(feature = "planted")]
+    pub(crate) fn verified(&self) -> Index {
+        self.verified
     }
 
     pub(crate) fn heard_at(&self) -> Option<Time> {

@@ -73,6 +73,7 @@ impl Leader {
         if self.writes_stopped_until.is_some() {
             return Err(ProposalRefusal::WritesStopped);
         }
+        rdb_protocol::if_planted!(WritesWithoutLease => { return Ok(()); });
         let needs_lease = self.config.standing().all(|config| is_async(config, shared.member()));
         if needs_lease && !self.lease_valid(now) { Err(ProposalRefusal::NoLease) } else { Ok(()) }
     }
@@ -177,14 +178,23 @@ impl Leader {
     /// Rules 3, 13, 15 and 17: the greatest index that is durable under a config that stands, from `EpochStart` on.
     pub(crate) fn advance(&mut self, step: &mut Step<'_>) {
         let flushed = step.shared.flushed.index;
-        let in_lease = self.lease_valid(step.now);
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut in_lease = self.lease_valid(step.now);
+        rdb_protocol::if_planted!(WritesWithoutLease => { in_lease = true; });
         let copies = |member: &Member| match step.shared.is_self(member) {
             true => flushed.0,
             false => self.followers.get(member).map_or(0, |progress| progress.acknowledged.0),
         };
         let counts = |config: &&rdb_protocol::ClusterConfig| in_lease || !is_async(config, step.shared.member());
         let durable = self.config.standing().filter(counts).map(|config| config.held_by_enough(copies)).max();
+        #[cfg(feature = "planted")]
+        let durable = self.any_copies(step, durable);
         let index = flushed.min(Index(durable.unwrap_or(0)));
+        rdb_protocol::if_planted!(NoEpochStart => {
+            if step.commit_to(index) {
+                self.say_to_all(step);
+            }
+        });
         if self.start.is_some_and(|start| index >= start) && step.commit_to(index) {
             while self.uncommitted.front().is_some_and(|(oldest, _)| *oldest <= index) {
                 self.uncommitted.pop_front();
@@ -196,6 +206,17 @@ impl Leader {
             self.say_to_all(step);
         }
         self.open_if_ready(step);
+    }
+
+    #[cfg(feature = "planted")]
+    fn any_copies(&self, step: &Step<'_>, durable: Option<u64>) -> Option<u64> {
+        rdb_protocol::if_planted!(AnyFollowerCounts => {
+            let mut held: Vec<u64> = self.followers.values().map(|progress| progress.acknowledged.0).collect();
+            held.push(step.shared.flushed.index.0);
+            held.sort_unstable_by(|a, b| b.cmp(a));
+            return held.get(self.config.current.acks as usize).copied().max(durable);
+        });
+        durable
     }
 
     /// Rule 13: `EpochStart` committed and applied; rule 16: every older lease has ended.
@@ -214,6 +235,7 @@ impl Leader {
     // --- time ---
 
     pub(crate) fn lease_valid(&self, now: Time) -> bool {
+        rdb_protocol::if_planted!(ReadsWithoutLease => { return true; });
         now < self.lease_until
     }
 
@@ -223,6 +245,8 @@ impl Leader {
     }
 
     pub(crate) fn renew_lease(&mut self, shared: &Shared) {
+        #[cfg(feature = "planted")]
+        let now = shared.now;
         let answered = |member: &Member| self.followers.get(member).map_or(0, |progress| progress.round);
         let evidence = Evidence {
             leader: shared.member(),
@@ -230,6 +254,8 @@ impl Leader {
             answered,
             operator: self.operator_answered,
             duration: shared.durable.settings.lease_duration(),
+            #[cfg(feature = "planted")]
+            now,
         };
         self.lease_until = evidence.until(&self.config);
     }

@@ -53,6 +53,8 @@ pub(crate) struct Evidence<'a, F: Fn(&Member) -> u64> {
     /// Highest request that the operator answered (rule 17); requests have the numbers of rounds.
     pub(crate) operator: u64,
     pub(crate) duration: Duration,
+    #[cfg(feature = "planted")]
+    pub(crate) now: Time,
 }
 
 /// Async mode for more than the leader alone: writes too are acknowledged only within the lease (rule 17).
@@ -83,6 +85,10 @@ impl<F: Fn(&Member) -> u64> Evidence<'_, F> {
     }
 
     fn from(&self, round: u64) -> Time {
+        rdb_protocol::if_planted!(LeaseFromReceipt => {
+            // As if the answer had taken no time at all.
+            return self.rounds.sent_at(round).map_or(Time(0), |_| self.now.after(self.duration));
+        });
         self.rounds.sent_at(round).map_or(Time(0), |sent| sent.after(self.duration))
     }
 }

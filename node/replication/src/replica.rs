@@ -53,6 +53,10 @@ impl Replica {
 
     /// As [`Replica::step`], appending to a vector that the caller keeps.
     pub fn step_into(&mut self, now: Time, input: Input, log: &dyn LogView, out: &mut Vec<Output>) {
+        #[cfg(feature = "planted")]
+        {
+            self.shared.now = now;
+        }
         let mut step = Step { shared: &mut self.shared, now, log, out };
         let role = &mut self.role;
         match input {
@@ -189,6 +193,11 @@ fn peer_down(role: &mut Role, step: &mut Step<'_>, member: &Member, side: Side) 
 
 fn persisted(role: &mut Role, step: &mut Step<'_>, upto: Position) {
     if step.shared.flush_done(upto, step.log) {
+        #[cfg(feature = "planted")]
+        if let Some((epoch, leader, verified)) = step.shared.late.take() {
+            let position = step.at(verified.min(step.shared.flushed.index)).unwrap_or(Position::ZERO);
+            step.send(&leader, PeerMessage::Ack { epoch, position, round: 0, probe: 0 });
+        }
         match role {
             Role::Leader(leader) => leader.advance(step),
             Role::Follower(follower) => follower.persisted(step),
@@ -282,6 +291,13 @@ fn admit_leader<'r>(role: &'r mut Role, step: &mut Step<'_>, from: &Member, epoc
         refuse(step, from);
         return None;
     }
+    rdb_protocol::if_planted!(AppendDoesNotRaise => {
+        // It follows, and forgets to note it.
+        if epoch > step.shared.promised() {
+            step.shared.durable.promise = Promise { epoch, leader: Some(from.clone()) };
+            become_follower(role, step);
+        }
+    });
     raise_to(role, step, Promise { epoch, leader: Some(from.clone()) });
     if step.shared.durable.promise.leader.is_none() {
         step.shared.name_leader(from, step.out);

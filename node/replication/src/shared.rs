@@ -38,6 +38,11 @@ pub(crate) struct Shared {
     /// After [`Output::Halt`].
     pub(crate) halted: bool,
     fences: Vec<PendingFence>,
+    #[cfg(feature = "planted")]
+    pub(crate) now: Time,
+    /// An old leader's epoch, and up to where its records were verified.
+    #[cfg(feature = "planted")]
+    pub(crate) late: Option<(Epoch, Member, Index)>,
 }
 
 impl Shared {
@@ -49,12 +54,16 @@ impl Shared {
             flushed: log.base(),
             applied: Index::ZERO,
             timestamp: 0,
-            answered_at: boot,
+            answered_at: first_answer(boot),
             had_opened: false,
             dialled: None,
             link_up: false,
             halted: false,
             fences: Vec::new(),
+            #[cfg(feature = "planted")]
+            now: boot,
+            #[cfg(feature = "planted")]
+            late: None,
         }
     }
 
@@ -82,6 +91,7 @@ impl Shared {
         self.had_opened = led && durable.opened == durable.led;
         durable.promise = promise;
         durable.loss_permitted = loss_permitted;
+        rdb_protocol::if_planted!(PromiseNotPersisted => { return; });
         self.persist(out);
     }
 
@@ -140,7 +150,9 @@ impl Shared {
 
     /// Rule 6: answers now or after the flush of what was appended before.
     pub(crate) fn fence(&mut self, token: Token, epoch: Epoch, now: Time, out: &mut Vec<Output>) {
-        let pending = PendingFence { token, epoch, had_opened: self.had_opened, until: self.last.index };
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut pending = PendingFence { token, epoch, had_opened: self.had_opened, until: self.last.index };
+        rdb_protocol::if_planted!(LateFlush => { pending.until = Index::ZERO; });
         if self.flushed.index < self.last.index {
             out.push(Output::Sync);
         }
@@ -175,4 +187,10 @@ impl Shared {
             config: self.durable.config.clone(),
         }
     }
+}
+
+/// Rule 16: a restart counts as an answer to the old leader.
+fn first_answer(boot: Time) -> Time {
+    rdb_protocol::if_planted!(ForgottenRestart => { return Time(0); });
+    boot
 }

@@ -22,6 +22,10 @@ impl Leader {
         progress.disconnected();
         progress.connected = true;
         progress.joins_at = joins_at;
+        rdb_protocol::if_planted!(HelloCounts => {
+            let stated = boundaries.last().copied().unwrap_or(base).index;
+            progress.acknowledged(stated.min(step.shared.last.index));
+        });
         step.send(from, PeerMessage::Config { epoch: self.epoch, config: self.config.clone() });
         self.compare(step, from, base, boundaries);
     }

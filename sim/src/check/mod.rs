@@ -5,10 +5,14 @@
 //! | --- | --- |
 //! | this | committed prefixes, leaders, acknowledged writes, the status |
 //! | [`history`] | the committed history, and what a database must show at any point of it |
+//! | [`oracle`] | copies, choices and leases, with a view of every disk at once |
 //! | [`reads`] | linearizable, session and bounded reads |
+//! | [`export`] | small histories for a checker outside |
 //! | [`settle`] | is the cluster back in order, and does everything agree then? |
 
+pub mod export;
 pub mod history;
+pub mod oracle;
 pub mod reads;
 pub mod settle;
 
@@ -44,7 +48,7 @@ pub struct Checks {
     committers: BTreeMap<Epoch, Member>,
     /// Epochs whose election was permitted to lose acknowledged records.
     lossy: BTreeSet<Epoch>,
-    opened_max: Epoch,
+    pub(crate) opened_max: Epoch,
     acknowledged: Vec<Acknowledged>,
     /// Acknowledged writes that a permitted loss gave up: by the epoch that lost them.
     lost: Vec<(Epoch, Acknowledged)>,
@@ -88,7 +92,12 @@ impl Checks {
         let epoch = core.epoch();
         let known = self.leaders.entry(epoch).or_insert_with(|| (core.member().clone(), boot));
         if known.0 != *core.member() || known.1 != boot {
-            let message = format!("{} leads epoch {epoch} as process {boot}, which {} led as {}", core.member(), known.0, known.1);
+            let message = format!(
+                "{} leads epoch {epoch} as process {boot}, which {} led as {}",
+                core.member(),
+                known.0,
+                known.1
+            );
             self.violate(message);
         }
     }
@@ -192,6 +201,16 @@ impl Checks {
             self.violate(format!("{} opens epoch {epoch} without the committed {known}", core.member()));
         }
         self.opened_max = self.opened_max.max(epoch);
+    }
+
+    /// A leader is promoted: by then nobody else can commit, so that it has all that ever was.
+    pub(crate) fn promoted(&mut self, core: &Replica, log: &SimLog) {
+        let (epoch, end) = (core.epoch(), self.history.end());
+        let Some(known) = self.history.position(end).filter(|known| known.epoch < epoch) else { return };
+        let there = end <= log.base().index || log.position(end) == Some(known);
+        if !there && !self.loss_between(known.epoch, epoch) {
+            self.violate(format!("{} leads epoch {epoch} without the committed {known}", core.member()));
+        }
     }
 
     pub(crate) fn halted(&mut self, node: NodeId, reason: &str) {

@@ -1,7 +1,7 @@
 //! Reads. The history is the witness: what a client was shown must be its state at the stated position, and that position
 //! must not be before anything that the client may rely on.
 
-use rdb_protocol::Index;
+use rdb_protocol::{Epoch, Index};
 
 use super::Checks;
 use crate::client::{Ask, Key, Level, Reply, Token, UnderWay, Value};
@@ -18,8 +18,9 @@ pub struct Operation {
     pub reply: Option<Reply>,
 }
 
-/// Histories for the checker outside stay small.
-const MAX_OPERATIONS: usize = 400;
+/// Histories for the checker outside stay small; a longer one is not exported at all, because a part of it would lack
+/// writes that its reads show.
+pub(crate) const MAX_OPERATIONS: usize = 1000;
 
 impl Token {
     pub(crate) fn min_by_index(self, other: Token) -> Token {
@@ -92,7 +93,7 @@ impl Checks {
         let floor = Some(under_way.floor).filter(|floor| self.alive(*floor)).unwrap_or_default();
         match (&under_way.ask, reply) {
             (Ask::Write { op, .. }, Reply::Written { position, replayed, .. }) => {
-                let lost = self.loss_between(position.epoch, self.opened_max);
+                let lost = self.loss_between(position.epoch, Epoch(u64::MAX));
                 if self.history.effect(op.client, op.sequence).is_none() && !lost {
                     self.violate(format!("{}:{} was acknowledged, but never took effect", op.client, op.sequence));
                 }
@@ -121,6 +122,10 @@ impl Checks {
                 Some(session.max_by_index(*snapshot))
             }
             (Ask::Read { level: Level::Session(token), .. }, Reply::Value { position, snapshot, .. }) => {
+                if self.alive(*snapshot) && !self.alive(*token) && snapshot.epoch > token.epoch {
+                    let (of, at) = (token.epoch, token.index);
+                    self.violate(format!("a session was served although its record {of}/{at} was lost"));
+                }
                 if self.alive(*snapshot) && self.alive(*token) {
                     if self.history.changes_between(snapshot.index, token.index) || position.index < token.index {
                         let (at, from) = (snapshot.index, token.index);
@@ -141,7 +146,7 @@ impl Checks {
             Ask::Read { level: Level::Linearizable, .. } => matches!(reply, Reply::Value { .. }),
             Ask::Read { .. } => false,
         };
-        if counts && self.operations.len() < MAX_OPERATIONS {
+        if counts && self.operations.len() <= MAX_OPERATIONS {
             let known = matches!(reply, Reply::Written { .. } | Reply::Value { .. });
             self.operations.push(Operation {
                 client,

@@ -1,7 +1,7 @@
 //! Liveness: after the faults have ended, is everything as asked for? And then: does everything agree?
 
 use rdb_control::Phase;
-use rdb_protocol::settings::{Mode, SyncSet};
+use rdb_protocol::settings::{LogFormat, Mode, SyncSet};
 use rdb_replication::LogView as _;
 
 use crate::world::World;
@@ -36,7 +36,12 @@ impl World {
         if self.clients.iter().any(|client| client.under_way.is_some()) || !self.clients_end() {
             return Some("clients are at work".to_owned());
         }
-        let ends: Vec<_> = self.nodes.values().filter_map(|place| place.volume.as_ref()?.db.as_ref()).map(|db| db.index).collect();
+        let pages = spec.replication.log_format != LogFormat::Logical;
+        if pages && self.nodes.keys().any(|node| self.status_of(*node).is_some_and(|status| status.other_layout)) {
+            return Some("a follower has pages of its own".to_owned());
+        }
+        let ends: Vec<_> =
+            self.nodes.values().filter_map(|place| place.volume.as_ref()?.db.as_ref()).map(|db| db.index).collect();
         if ends.iter().any(|end| *end != ends[0]) {
             return Some("databases are behind".to_owned());
         }
@@ -61,7 +66,10 @@ impl World {
         }
         for ack in &self.checks.acknowledged {
             if self.checks.history.effect(ack.op.client, ack.op.sequence) != Some(ack.index) {
-                wrong.push(format!("{}:{} was acknowledged at {} and is gone", ack.op.client, ack.op.sequence, ack.index));
+                wrong.push(format!(
+                    "{}:{} was acknowledged at {} and is gone",
+                    ack.op.client, ack.op.sequence, ack.index
+                ));
             }
         }
         if let Some(message) = wrong.into_iter().next() {

@@ -41,7 +41,9 @@ impl World {
         let fresh = Incarnation(self.rng.word());
         let Some(place) = self.nodes.get_mut(&node) else { return };
         let Some(volume) = &mut place.volume else { return };
-        let member = Member { name: place.name.clone(), incarnation: fresh };
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut member = Member { name: place.name.clone(), incarnation: fresh };
+        rdb_protocol::if_planted!(WipedKeepsName => { member.incarnation = Incarnation(place.id as u64); });
         let Some(control) = &mut volume.control else {
             volume.control = Some(Control::new(member, volume.id));
             return;
@@ -50,6 +52,7 @@ impl World {
             return;
         }
         control.volume = volume.id;
+        rdb_protocol::if_planted!(CloneKeepsName => { member.incarnation = control.core.member.incarnation; });
         control.core.member = member;
         control.core.acknowledged = Index::ZERO;
         control.core.peers.clear();
@@ -92,11 +95,24 @@ impl World {
         let now = self.node_time(node);
         let Some(place) = self.nodes.get_mut(&node) else { return Ok(()) };
         let (Some(process), Some(volume)) = (&mut place.process, &mut place.volume) else { return Ok(()) };
+        rdb_protocol::if_planted!(DamagedLogIsCut => {
+            if volume.log.damaged {
+                let kept = volume.db.as_ref().map_or(Index::ZERO, |db| db.index).min(volume.log.last().index.previous());
+                volume.log.truncate_after(kept);
+                volume.log.damaged = false;
+                if let Some(control) = &mut volume.control {
+                    control.core.committed = control.core.committed.min(kept);
+                    control.core.acknowledged = control.core.acknowledged.min(kept);
+                }
+            }
+        });
         if volume.log.damaged {
             return Err(("LOG_CORRUPT", "a record that was flushed is damaged".to_owned()));
         }
         let Some(db) = &volume.db else { return Err(("DATABASE_MISSING", "no database".to_owned())) };
-        let content = db.computed();
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut content = db.computed();
+        rdb_protocol::if_planted!(ChecksumSwallowed => { content = db.stated; });
         if volume.log.position(db.index).is_none_or(|at| at.epoch != db.epoch) {
             let reason = format!("the database is at {}, the log ends at {}", db.index, volume.log.last());
             return Err(("LOG_BEHIND", reason));

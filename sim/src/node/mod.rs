@@ -21,8 +21,8 @@ pub mod worker;
 use std::collections::{BTreeMap, VecDeque};
 
 use rdb_protocol::status::{DivergenceReport, Problem};
-use rdb_protocol::{Incarnation, Index, Member, Position};
-use rdb_replication::{Input, LogView, Output, Replica, RoleChange, RoleView, Side, Time, Token};
+use rdb_protocol::{Epoch, Incarnation, Index, Member, Position};
+use rdb_replication::{Input, LogView, Output, PeerMessage, Replica, RoleChange, RoleView, Side, Time, Token};
 
 use crate::event::{At, ConnId, Event, NodeEvent, NodeId};
 use crate::world::World;
@@ -238,11 +238,16 @@ impl World {
                 self.begin_flush(node, generation, upto);
             }
             Output::Send { to, message } => {
+                let spoken = match &message {
+                    PeerMessage::Ack { epoch, .. } | PeerMessage::Append { epoch, .. } => *epoch,
+                    _ => Epoch::ZERO,
+                };
                 if let Some((side, conn)) = process.links.get(&to) {
                     let side = usize::from(*side == Side::Accepted);
                     let conn = *conn;
                     self.send(conn, side, message);
                 }
+                self.check_promise(node, spoken);
             }
             Output::Fetch { to, prev, max_bytes } => {
                 let event = NodeEvent::Fetch { generation: process.generation, to, prev, max_bytes };
@@ -295,6 +300,7 @@ impl World {
         if core.config().is_some_and(|config| config.next.is_some() || core.settled().is_some()) {
             process.report_due = true;
         }
+        self.check_copies(node, index);
         self.wake_worker(node);
     }
 
@@ -306,6 +312,13 @@ impl World {
             let status = &self.api.objects.resource.status;
             self.checks.opened(core, &volume.log, status, self.now);
         }
+        if let (RoleChange::Leader { .. }, Some(core)) = (&change, &process.core) {
+            self.checks.promoted(core, &volume.log);
+        }
+        if matches!(change, RoleChange::Opened { .. }) {
+            self.check_leases(node);
+        }
+        let Some(process) = self.process(node) else { return };
         let open = process.core.as_ref().is_some_and(Replica::is_open);
         let was_open = std::mem::replace(&mut process.was_open, open);
         self.hit(match change {
@@ -381,6 +394,7 @@ impl World {
         {
             self.checks.leads(core, process.boot);
         }
+        self.check_late_lease(node);
         if self.process(node).is_some_and(|process| std::mem::take(&mut process.report_due)) {
             self.node_later(node, 500, NodeEvent::Report);
         }
@@ -411,7 +425,9 @@ fn divergence(
 ) -> DivergenceReport {
     let to = log.last();
     // As the leader that wrote it, this node may have acknowledged all of it: the hint on disk lags behind.
-    let wrote_it = control.core.led == to.epoch;
+    #[allow(unused_mut, reason = "changed by a planted bug")]
+    let mut wrote_it = control.core.led == to.epoch;
+    rdb_protocol::if_planted!(ReceiptMissesRecords => { wrote_it = false; });
     let acknowledged = if wrote_it { to.index } else { control.core.acknowledged.min(to.index) };
     DivergenceReport {
         archive: format!("{}-{}", to.epoch, to.index),

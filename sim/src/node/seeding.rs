@@ -58,10 +58,8 @@ impl World {
         let fresh = Incarnation(self.rng.word());
         let Some(place) = self.nodes.get_mut(&node) else { return };
         let (Some(process), Some(volume)) = (&mut place.process, &mut place.volume) else { return };
-        let leads = process
-            .core
-            .as_ref()
-            .is_some_and(|core| !matches!(core.role(), RoleView::Follower | RoleView::Halted));
+        let leads =
+            process.core.as_ref().is_some_and(|core| !matches!(core.role(), RoleView::Follower | RoleView::Halted));
         if process.generation != generation || leads {
             return;
         }
@@ -128,10 +126,15 @@ impl World {
             && !process.given_up
             && process.core.as_ref().is_some_and(|core| core.role() != RoleView::Halted);
         let (Some(cluster), true) = (control.cluster, serving) else { return };
-        let Some(position) = volume.log.position(db.index) else { return };
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let Some(mut position) = volume.log.position(db.index) else { return };
+        rdb_protocol::if_planted!(SeedStalePosition => { position = volume.log.last(); });
         process.seeding.held.retain(|(until, _)| *until > now);
         process.seeding.held.push((now + took + SECOND, position.index));
-        let copy = Box::new(BaseCopy { cluster, position, db: db.clone() });
+        // A copy has the leader's pages, whatever its own leader's were.
+        let mut db = db.clone();
+        db.other_layout = false;
+        let copy = Box::new(BaseCopy { cluster, position, db });
         if let Some(delay) = self.passes(Place::Node(node), Place::Node(to)) {
             let event = NodeEvent::SeedCopied { attempt, copy };
             self.schedule(took + delay, Event::Node { node: to, boot: to_boot, event });

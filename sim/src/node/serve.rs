@@ -111,8 +111,7 @@ impl World {
         };
         let Some(place) = self.nodes.get(&node) else { return };
         let (Some(process), Some(volume)) = (&place.process, &place.volume) else { return };
-        let leads =
-            |core: &&Replica| core.is_open() && core.epoch() == position.epoch && core.lease_valid(now);
+        let leads = |core: &&Replica| core.is_open() && core.epoch() == position.epoch && core.lease_valid(now);
         let Some(_) = process.core.as_ref().filter(leads) else {
             self.hit("step: linearizable read refused for want of a lease");
             return self.reply(node, client, request.attempt, Reply::Refused);
@@ -139,6 +138,7 @@ impl World {
         if process.applied < token.index {
             return None;
         }
+        rdb_protocol::if_planted!(TokenByIndex => { return Some(Ok(())); });
         let base = volume.log.base();
         let found = match volume.log.position(token.index) {
             Some(at) if at.epoch == token.epoch => Ok(()),

@@ -2,6 +2,7 @@
 
 use rdb_protocol::Index;
 use rdb_protocol::admin::PeerAddress;
+use rdb_protocol::settings::LogFormat;
 use rdb_protocol::status::{NodeState, NodeStatus, Role};
 use rdb_replication::{Input, LogView, Replica, RoleView, Time};
 
@@ -165,8 +166,12 @@ impl World {
             uncommitted_ms: core.and_then(|core| core.uncommitted_ms(now)).max(self.group_ms(node)),
             acknowledged: core.map_or(control.core.acknowledged, Replica::acknowledged),
             seed: control.seed.clone(),
-            other_layout: false,
             divergences: control.divergences.clone(),
+            other_layout: if leads {
+                core.is_some_and(|core| core.settings().log_format == LogFormat::Logical)
+            } else {
+                volume.db.as_ref().is_some_and(|db| db.other_layout)
+            },
             problems: process.problems.values().cloned().collect(),
         })
     }

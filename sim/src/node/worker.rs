@@ -1,8 +1,7 @@
 //! The one hand that changes the database: as leader it runs groups of client transactions, as follower it applies committed
 //! records.
 
-use std::collections::BTreeSet;
-
+use rdb_protocol::settings::LogFormat;
 use rdb_protocol::{BOOTSTRAP_VERSION, Epoch, Index};
 use rdb_replication::{Input, Replica, RoleView, Slot};
 
@@ -11,7 +10,7 @@ use crate::client::{Reply, Token};
 use crate::db::{Db, Outcome};
 use crate::disk::Data;
 use crate::event::{At, MS, NodeEvent, NodeId};
-use crate::record::{self, MAX_OPS, Op};
+use crate::record::{self, Form, MAX_OPS, Op};
 
 /// How long a writer that may not begin waits before it looks again.
 const RECHECK: At = 50 * MS;
@@ -143,7 +142,7 @@ impl World {
         process.worker.group = Some(Group { slot, since: now.0, jobs, proposed: None });
         if self.rng.chance(300) {
             // SQLite takes its time; much may happen before the commit point.
-            let delay = self.rng.skewed(50, 20 * MS);
+            let delay = self.rng.skewed(50, 300 * MS);
             process_awake(self, node);
             self.node_later(node, delay, NodeEvent::Work);
         } else {
@@ -160,7 +159,15 @@ impl World {
         let mut after = db.clone();
         let (mut ops, mut results) = (Vec::new(), Vec::new());
         for job in &group.jobs {
-            let known = if job.keyed { after.outcome(job.op.client, job.op.sequence) } else { None };
+            #[allow(unused_mut, reason = "changed by a planted bug")]
+            let mut known = if job.keyed { after.outcome(job.op.client, job.op.sequence) } else { None };
+            rdb_protocol::if_planted!(RepeatedWriteRuns => {
+                if known.take().is_some() {
+                    ops.push(job.op);
+                    results.push(Ok((after.run(&job.op), false)));
+                    continue;
+                }
+            });
             results.push(match known {
                 Some(outcome) => Ok((outcome, true)),
                 None if !after.is_new(&job.op) => Err(()),
@@ -176,7 +183,11 @@ impl World {
             self.step(node, Input::ReleaseSlot);
             return self.answer_group(node, results, None);
         }
-        let entry = record::encode(&ops, after.stated, timestamp).encode(slot.previous, slot.epoch);
+        let settings = process.core.as_ref().map(|core| core.settings().clone()).unwrap_or_default();
+        let rows = settings.log_format == LogFormat::Logical;
+        let form = Form { layout: after.layout, pages: !rows, rows: rows || settings.rows_for_all };
+        after.other_layout = false;
+        let entry = record::encode(&ops, form, after.stated, timestamp).encode(slot.previous, slot.epoch);
         let index = entry.position.index;
         (after.epoch, after.index) = (slot.epoch, index);
         group.proposed = Some(Proposed { index, after, results });
@@ -209,7 +220,10 @@ impl World {
             }
             return true;
         }
-        if committed < index {
+        #[allow(unused_mut, reason = "changed by a planted bug")]
+        let mut decided = committed >= index;
+        rdb_protocol::if_planted!(GroupCommitsAlone => { decided = true; });
+        if !decided {
             return false;
         }
         let Some(Proposed { index, after, results }) = process.worker.group.as_mut().and_then(|g| g.proposed.take())
@@ -226,7 +240,12 @@ impl World {
         true
     }
 
-    fn answer_group(&mut self, node: NodeId, results: Vec<Result<(Outcome, bool), ()>>, record: Option<(Epoch, Index)>) {
+    fn answer_group(
+        &mut self,
+        node: NodeId,
+        results: Vec<Result<(Outcome, bool), ()>>,
+        record: Option<(Epoch, Index)>,
+    ) {
         let now = self.node_time(node);
         let Some(place) = self.nodes.get_mut(&node) else { return };
         let (Some(process), Some(volume)) = (&mut place.process, &place.volume) else { return };
@@ -282,7 +301,21 @@ impl World {
             };
             last = entry.position.index;
             if let Some((ops, content)) = record::decode(entry) {
+                let form = record::form(entry);
+                db.other_layout = form.layout != db.layout;
+                if !form.rows && db.other_layout {
+                    // Pages that do not fit: its checksum says so.
+                    self.coverage.hit("step: pages for another layout refused");
+                    diverged = Some(last);
+                    break;
+                }
+                if !form.pages {
+                    self.coverage.hit("step: row changes applied");
+                    db.layout = (node as u64) << 48 | last.0;
+                    db.other_layout = true;
+                }
                 db.apply(&ops, entry.position.epoch, last);
+                rdb_protocol::if_planted!(ChecksumSwallowed => { continue; });
                 if db.stated != content {
                     diverged = Some(last);
                     break;
@@ -329,9 +362,4 @@ fn process_awake(world: &mut World, node: NodeId) {
     if let Some(process) = world.process(node) {
         process.worker.awake = true;
     }
-}
-
-/// Clients whose writes wait.
-pub(crate) fn waiting(worker: &Worker) -> BTreeSet<usize> {
-    worker.queue.iter().map(|job| job.client).collect()
 }

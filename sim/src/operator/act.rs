@@ -3,8 +3,8 @@
 use rdb_control::{
     Action, AdminCall, CallKey, CallOutcome, CallRecord, ClusterStatus, FenceAnswer, LeaseAnswered, RequestKind,
 };
-use rdb_protocol::{Incarnation, NodeName};
 use rdb_protocol::admin::{LeaseAnswer, Recruit};
+use rdb_protocol::{Incarnation, NodeName};
 
 use crate::api::Objects;
 use crate::event::{ApiRequest, Event, MS, NodeEvent, ObjectAction, OperatorEvent, SECOND, SwapError};
@@ -21,7 +21,9 @@ impl World {
         match action {
             Action::Call { to, call } => self.call(operator, to, call),
             Action::AnswerLease { to, answer } => self.send_lease_answer(operator, &to, answer),
-            Action::CreateInstance { name } => self.ask_objects(operator, ObjectAction::Create { node: node_id(&name) }),
+            Action::CreateInstance { name } => {
+                self.ask_objects(operator, ObjectAction::Create { node: node_id(&name) })
+            }
             Action::StartInstance { name } => self.ask_objects(operator, ObjectAction::Start { node: node_id(&name) }),
             Action::StopInstance { name } => self.ask_objects(operator, ObjectAction::Stop { node: node_id(&name) }),
             Action::RecreateInstance { name, incarnation } => {
@@ -97,13 +99,7 @@ impl World {
     }
 
     /// Takes the answer to a call. A recruit's answer counts even if its slot is taken by a later call.
-    pub(crate) fn call_answered(
-        &mut self,
-        operator: usize,
-        id: u64,
-        outcome: CallOutcome,
-        recruit: Option<Recruit>,
-    ) {
+    pub(crate) fn call_answered(&mut self, operator: usize, id: u64, outcome: CallOutcome, recruit: Option<Recruit>) {
         let now = self.operator_time(operator);
         let me = &mut self.operators[operator];
         let Some((key, sent_at)) = me.calls.remove(&id) else { return };

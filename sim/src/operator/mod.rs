@@ -80,6 +80,10 @@ impl World {
         *me = Operator::new(operator);
         me.life = life;
         me.observed = Observed { watched_since: now, offered_id, ..Observed::default() };
+        if self.profile.both_act {
+            me.observed.lease_held_since = Some(now);
+            self.coverage.hit("operator: both act");
+        }
         self.tell(|| format!("operator {operator} starts"));
         self.operator_later(operator, MS, OperatorEvent::RenewLease);
     }
@@ -175,7 +179,7 @@ impl World {
         if me.swapping.is_some() || me.revision == 0 {
             return;
         }
-        if me.lease_until < now {
+        if me.lease_until < now && !self.profile.both_act {
             me.observed.lease_held_since = None;
         }
         me.observed.unix_ms = unix_ms;

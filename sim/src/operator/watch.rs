@@ -52,8 +52,9 @@ impl World {
         me.streams.retain(|node, _| present.contains(node));
         let mut fresh = Vec::new();
         for node in &present {
-            let instance = me.observed.instances.entry(node_name(*node)).or_insert_with(|| {
-                InstanceObservation { address: Some(format!("{}:7700", node_name(*node))), ..InstanceObservation::unknown(now) }
+            let instance = me.observed.instances.entry(node_name(*node)).or_insert_with(|| InstanceObservation {
+                address: Some(format!("{}:7700", node_name(*node))),
+                ..InstanceObservation::unknown(now)
             });
             let pod = objects.pods.get(node);
             let claim = objects.claims.get(node);
@@ -177,6 +178,9 @@ impl World {
     pub(crate) fn lease(&mut self, operator: usize, held: bool, asked_at: At) {
         let age = self.now - asked_at;
         let now = self.operator_time(operator);
+        if self.profile.both_act {
+            return;
+        }
         let me = &mut self.operators[operator];
         if !held {
             me.observed.lease_held_since = None;
