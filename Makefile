@@ -48,7 +48,7 @@ test-fast:
 
 # Everything: tests, then simulated worlds, then real clusters of processes (the documents' commands, the demo, real faults),
 # then a real Kubernetes cluster.
-test: test-fast test-sim test-docs demo torture test-formats e2e
+test: test-fast test-sim test-docs demo torture test-formats charts-test e2e
 
 .PHONY: test-sim
 test-sim:
