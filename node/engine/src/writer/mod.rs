@@ -7,7 +7,9 @@
 //!
 //! | module | holds |
 //! | --- | --- |
-//! | this one | the types, [`Writer::run_group`] and its attempts |
+//! | this one | the types, [`Writer::run_group`] |
+//! | [`attempt`] | one attempt at a group |
+//! | [`recording`] | what records carry |
 //! | [`execute`] | one client transaction inside of the group |
 //! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
 //! | [`replay`] | statement records of another leader, run again |
@@ -22,11 +24,13 @@
 //! that transaction's failure stands, and the others run again without it. Nothing had been logged or answered.
 
 mod apply_rows;
+mod attempt;
 mod commit;
 mod execute;
 pub(crate) mod keys;
 mod own_sql;
 mod plan;
+mod recording;
 mod replay;
 mod rows;
 mod space;
@@ -35,9 +39,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rdb_protocol::api::{ErrorCode, Token};
-use rdb_protocol::settings::LogFormat;
 use rdb_protocol::{Epoch, Position};
-use rdb_record::{ClientTag, Record, StatementDraft, StatementGroup, StatementLog};
+use rdb_record::{ClientTag, Record, StatementDraft, StatementLog};
 use rusqlite::ffi;
 
 use crate::capture::Capture;
@@ -48,15 +51,16 @@ use crate::error::{CommitError, EngineError, Fatal, SqlFailure};
 use crate::internal::PositionReader;
 use crate::rows::watch::Mode;
 use crate::sql::cache::StatementCache;
-use crate::sql::failure::{FULL_HINT, failure};
+use crate::sql::failure::FULL_HINT;
 use crate::sql::statement::{SqliteError, Stmt};
 use crate::value::{QueryResult, Transaction};
 use crate::vfs;
-use commit::{CommitPoint, Decision, Statements};
-use execute::{Done, Stop};
+use commit::CommitPoint;
+use execute::Done;
 use keys::Keys;
 use own_sql::OwnSql;
-use plan::{Attempt, Plan, all_failed, all_failed_anew, not_run};
+use plan::{Attempt, Plan};
+pub use recording::Recording;
 use rows::Rows;
 
 /// Where the group's record goes in the log.
@@ -76,60 +80,6 @@ impl Slot {
     fn position(&self) -> DbPosition {
         let index = self.previous.index.next();
         DbPosition { epoch: self.epoch, index, previous_chain: self.previous.chain }
-    }
-}
-
-/// What the writer's records carry.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Recording {
-    pub format: LogFormat,
-    /// Rows are watched while they change.
-    watched: bool,
-    /// Rows stand beside every other payload.
-    beside: bool,
-    /// They carry old values, for consumers.
-    old_values: bool,
-    /// They carry the names of columns.
-    names: bool,
-    /// They are summed up, for followers that apply them.
-    sums: bool,
-    /// The group is another leader's.
-    replay: bool,
-}
-
-impl Recording {
-    pub fn new(format: LogFormat) -> Recording {
-        let logical = format == LogFormat::Logical;
-        Recording { format, watched: logical, sums: logical, names: logical, ..Recording::default() }
-    }
-
-    /// Row changes for consumers go with every record.
-    #[must_use]
-    pub fn with_changes(self, wanted: bool) -> Recording {
-        let beside = self.beside || wanted && self.format != LogFormat::Logical;
-        Recording { watched: self.watched || wanted, beside, old_values: wanted, names: self.names || wanted, ..self }
-    }
-
-    /// Row changes go with every record, so that followers can apply those whose pages are laid out otherwise.
-    #[must_use]
-    pub fn for_any_layout(self, wanted: bool) -> Recording {
-        let beside = self.beside || wanted && self.format != LogFormat::Logical;
-        Recording { watched: self.watched || wanted, sums: self.sums || wanted, beside, ..self }
-    }
-
-    fn replay() -> Recording {
-        Recording { replay: true, ..Recording::default() }
-    }
-
-    /// Statements are written down.
-    fn statements(self) -> bool {
-        matches!(self.format, LogFormat::Statement | LogFormat::Mixed)
-    }
-
-    /// Pages must be what statements alone make of them: nothing of deleted content may stay behind, for whether it does
-    /// depends on what the cache holds.
-    fn canonical(self) -> bool {
-        self.replay || self.statements()
     }
 }
 
@@ -311,251 +261,6 @@ impl Writer {
         self.capture = point.into_capture();
         self.session.progress.stop();
         result
-    }
-
-    fn attempt(
-        &mut self,
-        slot: Slot,
-        group: &[Transaction],
-        plan: &mut Plan,
-        point: &CommitPoint<'_>,
-    ) -> Result<Attempt, Fatal> {
-        point.reset();
-        self.session.progress.stop();
-        if let Err(error) = self.internal(|own| own.sql.begin.execute()) {
-            return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
-        }
-        self.group_changed_schema = false;
-        if let Err(error) = self.begin_rows() {
-            self.roll_back();
-            return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
-        }
-        let mut results = Vec::with_capacity(group.len());
-        let (mut wrote, mut changed, mut exact) = (false, plan.force_record, true);
-        // Something that failed has left bytes behind.
-        let mut soiled = false;
-        self.statements.reset();
-        for (index, transaction) in group.iter().enumerate() {
-            if let Some(Some(settled)) = plan.settled.get(index) {
-                results.push(Err(settled.clone()));
-                continue;
-            }
-            chance::begin_transaction(index as u32);
-            self.statements.begin(index as u32, &mut self.draft);
-            self.watch_transaction(index as u32, transaction.key.as_ref().map(|_| point.clients()));
-            match self.execute(transaction, &slot) {
-                Ok(done) => {
-                    wrote |= done.wrote;
-                    changed |= done.changed;
-                    exact &= !done.unrepeatable;
-                    let key = transaction.key.as_ref().filter(|_| done.keyed);
-                    let key = key.map(|key| (point.add_client(key.tag.clone()), key.request_hash));
-                    if done.wrote {
-                        self.statements.keep(&self.draft, key);
-                    } else {
-                        self.statements.take_back();
-                    }
-                    results.push(Ok(done));
-                }
-                Err(stop) => {
-                    self.statements.take_back();
-                    self.unwatch();
-                    soiled |= self.may_soil();
-                    match self.stopped(stop, index, plan, point) {
-                        Some(attempt) => return Ok(attempt),
-                        None => match plan.settled.get_mut(index).and_then(Option::take) {
-                            Some(undone) => results.push(Err(undone)),
-                            None => results.push(Err(not_run("its failure was lost"))),
-                        },
-                    }
-                }
-            }
-        }
-        self.session.progress.stop();
-        if !wrote {
-            self.roll_back();
-            return Ok(Attempt::Done(self.finished(results, None)));
-        }
-        if soiled && self.recording.format == LogFormat::Statement {
-            self.roll_back();
-            plan.settle(&results);
-            return Ok(Attempt::Again);
-        }
-        exact &= !soiled;
-        if changed && let Err(error) = self.order_record(&slot, point) {
-            self.roll_back();
-            if point.too_large() {
-                plan.shrink(self.turn.0.options.max_record_bytes);
-                return Ok(Attempt::Again);
-            }
-            return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
-        }
-        if changed && let Err(full) = space::check(&self.turn.0.options) {
-            self.roll_back();
-            return Ok(Attempt::Done(all_failed(plan, &full)));
-        }
-        if changed {
-            match self.finish_rows(&slot) {
-                Ok(rows) => point.offer_rows(rows),
-                Err(error) => {
-                    self.roll_back();
-                    return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
-                }
-            }
-        }
-        if changed && exact {
-            point.offer(self.statement_group(&slot));
-        }
-        self.commit(&slot, results, plan, point)
-    }
-
-    /// May a transaction that was undone have left something in the file? SQLite does not restore the content of free pages
-    /// that it had used and gave back, for nobody reads it; but followers, which never run what failed, would not have it.
-    fn may_soil(&mut self) -> bool {
-        self.recording.statements()
-            && self.in_transaction()
-            && self.internal(|own| {
-                let found = own.sql.free_pages.step().map(|row| row && own.sql.free_pages.integer(0) > 0);
-                own.sql.free_pages.reset();
-                found.unwrap_or(true)
-            })
-    }
-
-    /// The group as statements, if records may carry it so.
-    fn statement_group(&self, slot: &Slot) -> Option<Statements> {
-        let at_most = match self.recording.format {
-            LogFormat::Statement => usize::MAX,
-            LogFormat::Mixed => 0,
-            LogFormat::Page | LogFormat::Logical => return None,
-        };
-        let group = StatementGroup {
-            // SAFETY: a plain question to the library.
-            sqlite: unsafe { ffi::sqlite3_libversion_number() } as u32,
-            page_size: self.turn.0.page_size,
-            previous_chain: slot.previous.chain,
-            seed: chance::seed(),
-            watched: self.recording.watched,
-            body: self.statements.body(),
-        };
-        Some(Statements { group, at_most })
-    }
-
-    /// Deals with a transaction that did not end well. `None`: it was undone alone (its failure lies in the plan until
-    /// the caller takes it), and the group goes on.
-    fn stopped(&mut self, stop: Stop, index: usize, plan: &mut Plan, point: &CommitPoint<'_>) -> Option<Attempt> {
-        let too_large = point.too_large();
-        match stop {
-            _ if too_large => {
-                self.roll_back();
-                plan.shrink(self.turn.0.options.max_record_bytes);
-                Some(Attempt::Again)
-            }
-            Stop::Undone(failure) => {
-                if let Some(settled) = plan.settled.get_mut(index) {
-                    *settled = Some(failure);
-                }
-                None
-            }
-            Stop::Full(failure) => {
-                self.roll_back();
-                Some(Attempt::Done(all_failed(plan, &failure)))
-            }
-            Stop::Broken(failure) => {
-                self.roll_back();
-                if let Some(settled) = plan.settled.get_mut(index) {
-                    *settled = Some(failure);
-                }
-                plan.breaks += 1;
-                if plan.breaks >= MAX_BREAKS {
-                    let rest = plan.settled.iter_mut().skip(index).filter(|settled| settled.is_none());
-                    rest.for_each(|settled| {
-                        *settled = Some(not_run("too many transactions of its group rolled everything back"));
-                    });
-                }
-                Some(Attempt::Again)
-            }
-        }
-    }
-
-    /// Writes what belongs to the record besides the clients' changes.
-    fn order_record(&mut self, slot: &Slot, point: &CommitPoint<'_>) -> Result<(), SqliteError> {
-        self.internal(|own| {
-            if point.has_clients() {
-                own.keys.expire(slot.unix_ms)?;
-            }
-            Ok(())
-        })?;
-        self.write_position(slot, point)
-    }
-
-    fn write_position(&mut self, slot: &Slot, point: &CommitPoint<'_>) -> Result<(), SqliteError> {
-        let position = slot.position();
-        self.internal(|own| {
-            own.sql.position.bind_integer(1, position.epoch.0 as i64)?;
-            own.sql.position.bind_integer(2, position.index.0 as i64)?;
-            own.sql.position.bind_integer(3, position.previous_chain.0 as i64)?;
-            own.sql.position.execute()
-        })?;
-        point.arm();
-        Ok(())
-    }
-
-    fn commit(
-        &mut self,
-        slot: &Slot,
-        results: Vec<Result<Done, SqlFailure>>,
-        plan: &mut Plan,
-        point: &CommitPoint<'_>,
-    ) -> Result<Attempt, Fatal> {
-        self.ordered.store(true, Ordering::Relaxed);
-        let committed = self.internal(|own| own.sql.commit.execute());
-        self.ordered.store(false, Ordering::Relaxed);
-        self.rows.watch.mode.set(Mode::Off);
-        let decision = point.take_decision();
-        let error = match (committed, decision) {
-            (Ok(()), Decision::Committed(change)) => {
-                let position = slot.position();
-                let shared = Arc::clone(&self.turn.0);
-                if let Some(table) = shared.table.lock().as_mut() {
-                    table.install(&change, position);
-                }
-                shared.gauge.add(point.frames());
-                self.position = position;
-                self.rows_committed();
-                return Ok(Attempt::Done(self.finished(results, Some(position))));
-            }
-            (Ok(()), Decision::None) if !point.armed() => {
-                return Ok(Attempt::Done(self.finished(results, None)));
-            }
-            (Ok(()), _) => return Err(Fatal("COMMIT succeeded past its commit point".to_owned())),
-            (Err(error), Decision::Committed(_)) => return Err(Fatal(error.message)),
-            (Err(_), Decision::Called) => return Err(Fatal("the commit callback panicked".to_owned())),
-            (Err(_), Decision::Refused(refused)) => {
-                self.roll_back();
-                let failure = SqlFailure { api: refused.0, sqlite_code: None };
-                return Ok(Attempt::Done(all_failed_anew(plan.settled.len(), &failure)));
-            }
-            (Err(_), Decision::Unordered) => {
-                self.roll_back();
-                plan.force_record = true;
-                return Ok(Attempt::Again);
-            }
-            (Err(_), Decision::TooLarge) => {
-                self.roll_back();
-                plan.shrink(self.turn.0.options.max_record_bytes);
-                return Ok(Attempt::Again);
-            }
-            // Before the commit point SQLite only flushes the header of `-wal`, and a failed flush is not tried again.
-            (Err(error), Decision::None) if error.primary() == ffi::SQLITE_IOERR && !error.is_full() => {
-                return Err(Fatal(error.message));
-            }
-            (Err(error), Decision::None) => failure(error, None),
-            (Err(_), Decision::Stray) => {
-                SqlFailure::new(ErrorCode::Unavailable, "a write to -wal was not understood", "see the node's log")
-            }
-        };
-        self.roll_back();
-        Ok(Attempt::Done(all_failed(plan, &error)))
     }
 
     /// The answers, now that their position is known.

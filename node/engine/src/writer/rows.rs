@@ -158,6 +158,8 @@ impl Writer {
             self.rows.watch.back_to(mark);
             // With it, what it did to the schema.
             self.rows.stale |= self.group_changed_schema;
+            // A statement that changes the schema may have failed.
+            self.rows.watch.mode.set(Mode::Log);
         }
     }
 
