@@ -176,6 +176,14 @@ fn a_person_may_accept_the_loss_for_the_stated_epoch() {
 }
 
 #[test]
+fn a_permission_given_while_the_leader_is_well_does_not_wait_for_a_later_failover() {
+    let mut world = World::steady(|_| {});
+    world.observed.requests.accept_data_loss = Some(world.status().epoch);
+    world.run_until("it is told to be needless", |w| w.observed.requests.accept_data_loss.is_none());
+    assert_eq!(world.status().epoch.0, 1);
+}
+
+#[test]
 fn maintenance_pause_and_the_switch_hold_failovers_back_and_say_so() {
     type Change = fn(&mut rdb_control::ClusterSpec);
     let cases: [(Change, &str); 3] = [

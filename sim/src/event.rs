@@ -132,7 +132,7 @@ pub enum OperatorEvent {
     Line { node: NodeId, stream: u64, status: Box<NodeStatus> },
     Connect { node: NodeId, stream: u64 },
     Disconnected { node: NodeId, stream: u64, refused: bool },
-    Answered { id: u64, outcome: CallOutcome, recruit: Option<Recruit> },
+    Answered { id: u64, outcome: CallOutcome, recruit: Option<Box<Recruit>> },
     CallTimeout { id: u64 },
     Objects(Box<Objects>),
     Swapped(Result<Box<Objects>, SwapError>),

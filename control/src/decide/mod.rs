@@ -127,6 +127,7 @@ fn run_steadily(view: &View, draft: &mut Draft) {
     if switchover::go_on(view, draft) || view.status().switchover.is_some() {
         return;
     }
+    drop_needless_permission(view, draft);
     if forced::go_on(view, draft) || change_config(view, draft) {
         return;
     }
@@ -157,6 +158,22 @@ fn drop_stale_permission(view: &View, draft: &mut Draft) {
             );
             draft.clear(RequestKind::AcceptDataLoss);
         }
+    }
+}
+
+/// A permission for the present epoch while its leader is well would stand until a later failover, and then lose what nobody
+/// was asked about.
+fn drop_needless_permission(view: &View, draft: &mut Draft) {
+    let well = view.leading().is_some_and(|leading| leading.opened)
+        && view.status().config.as_ref().is_some_and(|pair| pair.standing().all(|config| view.can_commit(config)));
+    if view.loss_accepted() && well {
+        let epoch = view.status().epoch;
+        draft.warn(
+            "PermissionDropped",
+            format!("The permission to lose data in epoch {epoch} is not needed: its leader is well and commits"),
+            "",
+        );
+        draft.clear(RequestKind::AcceptDataLoss);
     }
 }
 

@@ -183,7 +183,7 @@ impl World {
             Err(refusal) => (CallOutcome::Refused(refusal), None),
         };
         if let Some(delay) = self.passes(Place::Node(node), Place::Operator(operator)) {
-            let event = OperatorEvent::Answered { id, outcome, recruit };
+            let event = OperatorEvent::Answered { id, outcome, recruit: recruit.map(Box::new) };
             self.schedule(delay, Event::Operator { operator, life, event });
         }
     }

@@ -73,12 +73,8 @@ impl World {
         process.worker.awake = false;
         match &process.worker.group {
             Some(Group { proposed: None, .. }) => return self.propose(node),
-            Some(Group { proposed: Some(_), .. }) => {
-                if !self.settle_group(node) {
-                    return;
-                }
-            }
-            None => {}
+            Some(Group { proposed: Some(_), .. }) if !self.settle_group(node) => return,
+            Some(_) | None => {}
         }
         let Some(process) = self.process(node) else { return };
         match process.core.as_ref().map(Replica::role) {

@@ -99,14 +99,20 @@ impl World {
     }
 
     /// Takes the answer to a call. A recruit's answer counts even if its slot is taken by a later call.
-    pub(crate) fn call_answered(&mut self, operator: usize, id: u64, outcome: CallOutcome, recruit: Option<Recruit>) {
+    pub(crate) fn call_answered(
+        &mut self,
+        operator: usize,
+        id: u64,
+        outcome: CallOutcome,
+        recruit: Option<Box<Recruit>>,
+    ) {
         let now = self.operator_time(operator);
         let me = &mut self.operators[operator];
         let Some((key, sent_at)) = me.calls.remove(&id) else { return };
         if let (Some(recruit), Some(instance)) = (recruit, me.observed.instances.get_mut(&key.to)) {
             let held = instance.fence_answer.as_ref().map(|answer| answer.recruit.epoch);
             if held.is_none_or(|epoch| epoch <= recruit.epoch) {
-                instance.fence_answer = Some(FenceAnswer { recruit, received_at: now });
+                instance.fence_answer = Some(FenceAnswer { recruit: *recruit, received_at: now });
             }
         }
         if let Some(record) = me.observed.calls.get_mut(&key)

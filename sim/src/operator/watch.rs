@@ -166,10 +166,10 @@ impl World {
             .map(|(node, _)| *node)
             .collect();
         for node in silent {
-            if let Some(instance) = self.operators[operator].observed.instances.get_mut(&node_name(node)) {
-                if instance.connection == Connection::Connected {
-                    instance.connection = Connection::Lost { since };
-                }
+            if let Some(instance) = self.operators[operator].observed.instances.get_mut(&node_name(node))
+                && instance.connection == Connection::Connected
+            {
+                instance.connection = Connection::Lost { since };
             }
             self.begin_stream(operator, node, MS);
         }
