@@ -126,6 +126,7 @@ pub enum NodeEvent {
     },
 }
 
+#[allow(clippy::large_enum_variant, reason = "a recruit's answer is rare, and moved but a few times")]
 #[derive(Clone, Debug)]
 pub enum OperatorEvent {
     Turn { order: u64 },

@@ -62,7 +62,8 @@ pub fn encode(ops: &[Op], form: Form, content: u64, timestamp: u64) -> Record {
 
 /// The form of a group's record.
 pub fn form(entry: &Entry) -> Form {
-    let page = entry.bytes.len().checked_sub(PAGE).map_or(&[][..], |from| &entry.bytes[from..]);
+    let Ok(Record { payload: Payload::Pages(group), .. }) = entry.decode() else { return Form::default() };
+    let Some((_, page)) = group.pages.first() else { return Form::default() };
     let word = |at: usize| page.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
     let flags = word(FORM + 8);
     Form { layout: word(FORM), pages: flags & 1 == 1, rows: flags & 2 == 2 }

@@ -71,10 +71,12 @@ impl World {
     pub(crate) fn work(&mut self, node: NodeId) {
         let Some(process) = self.process(node) else { return };
         process.worker.awake = false;
-        match &process.worker.group {
-            Some(Group { proposed: None, .. }) => return self.propose(node),
-            Some(Group { proposed: Some(_), .. }) if !self.settle_group(node) => return,
-            Some(_) | None => {}
+        let proposed = process.worker.group.as_ref().map(|group| group.proposed.is_some());
+        if proposed == Some(false) {
+            return self.propose(node);
+        }
+        if proposed == Some(true) && !self.settle_group(node) {
+            return;
         }
         let Some(process) = self.process(node) else { return };
         match process.core.as_ref().map(Replica::role) {

@@ -166,9 +166,8 @@ impl World {
             .map(|(node, _)| *node)
             .collect();
         for node in silent {
-            if let Some(instance) = self.operators[operator].observed.instances.get_mut(&node_name(node))
-                && instance.connection == Connection::Connected
-            {
+            let instance = self.operators[operator].observed.instances.get_mut(&node_name(node));
+            if let Some(instance) = instance.filter(|instance| instance.connection == Connection::Connected) {
                 instance.connection = Connection::Lost { since };
             }
             self.begin_stream(operator, node, MS);
