@@ -1,6 +1,8 @@
 //! The operator: keeps `ReplicatedDB` resources of a Kubernetes cluster as they are asked to be.
 //!
-//!     observe (API objects + node reports) → cluster (valid spec) → decide (pure) → plan → act
+//! ```text
+//! observe (API objects + node reports) → cluster (valid spec) → decide (pure) → plan → act
+//! ```
 //!
 //! | module | holds |
 //! | --- | --- |
