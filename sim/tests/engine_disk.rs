@@ -14,6 +14,9 @@ use tempfile::TempDir;
 
 /// The unit in which a disk loses writes.
 const SECTOR: usize = 512;
+
+/// Bytes before the first frame of a `-wal` (SQLite's file format, section 4.1).
+const WAL_HEADER: usize = 32;
 const GROUPS: u64 = 12;
 
 struct Leader {
@@ -87,6 +90,9 @@ impl Leader {
                 wal[range].copy_from_slice(sector);
             }
         }
+        // SQLite flushes the header of a `-wal` that begins anew before it writes the first frame behind it.
+        let header = WAL_HEADER.min(live.len()).min(wal.len());
+        wal[..header].copy_from_slice(&live[..header]);
         let image = TempDir::new().unwrap();
         std::fs::write(image.path().join("db"), db).unwrap();
         std::fs::write(image.path().join("db-wal"), wal).unwrap();
@@ -124,10 +130,7 @@ fn leader(rng: &mut Rng) -> Leader {
     leader
 }
 
-// Opening fails as corrupt for some images. Whether the image is one that no disk could leave or the engine is at fault has
-// to be found out first.
 #[test]
-#[ignore = "fails: images that do not open, not understood yet"]
 fn whatever_a_power_loss_leaves_opens_at_the_end_of_a_group_and_rolls_forward() {
     let mut lost = 0;
     for seed in 0..60 {
