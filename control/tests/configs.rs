@@ -325,6 +325,36 @@ fn a_status_older_than_the_nodes_is_not_acted_on() {
     world.run_until("rebuilt", |w| w.settled() && w.status().epoch.0 > 1000);
 }
 
+/// The choice of the leader was swapped in, and the backup is of just before it.
+#[test]
+fn a_status_that_forgot_the_choice_chooses_nobody_again() {
+    let mut world = World::steady(|_| {});
+    let leader = world.leader();
+    world.kill(&leader);
+    world.run_until("rule 7", |w| w.status().epoch.0 == 2 && !w.status().has_leader());
+    let old = world.status().clone();
+    world.run_until("epoch 2", |w| w.settled() && w.status().epoch.0 == 2);
+    world.revive(&leader);
+    world.run_until("all are ready", |w| w.settled() && w.status().ready_instances == 3);
+    world.observed.status = old;
+    world.run_until("rebuilt", |w| w.settled() && w.status().epoch.0 > 1000);
+}
+
+#[test]
+fn a_lost_status_starts_the_instances_whose_word_it_needs() {
+    let mut world = World::steady(|_| {});
+    let old = world.status().clone();
+    let leader = world.leader();
+    world.kill(&leader);
+    world.run_until("epoch 2", |w| w.settled() && w.status().epoch.0 == 2);
+    world.observed.status = old;
+    for name in world.nodes.keys().cloned().collect::<Vec<_>>() {
+        world.kill(&name);
+        world.node(&name).stopped = true;
+    }
+    world.run_until("rebuilt", |w| w.settled() && w.status().epoch.0 > 1000);
+}
+
 #[test]
 fn a_lost_status_with_a_member_missing_needs_a_persons_word() {
     let mut world = World::steady(|_| {});

@@ -7,6 +7,7 @@ use rdb_protocol::status::{NodeStatus, Role};
 use rdb_protocol::{ClusterConfig, ClusterId, ConfigPair, Epoch, Index, Member};
 
 use super::draft::Draft;
+use super::membership;
 use super::view::{View, list};
 use crate::observed::InstanceObservation;
 use crate::plan::RequestKind;
@@ -21,6 +22,10 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         return false;
     }
     draft.leaderless = true;
+    if !view.cluster.paused && !view.cluster.hibernated {
+        // The word of every member is needed.
+        membership::start_all(view, draft);
+    }
     let reports = with_data(view);
     let clusters: BTreeSet<ClusterId> = reports.iter().filter_map(|status| status.cluster).collect();
     let (Some(cluster), 1) = (clusters.first().copied(), clusters.len()) else {
@@ -65,7 +70,16 @@ fn is_lost(view: &View) -> bool {
     // Rule 7: an election that rebuilds the status may yet find a higher promise, and starts again above it.
     let rebuilding =
         status.election.as_ref().is_some_and(|e| e.reason == Reason::StatusRebuilt) && !status.has_leader();
-    (epoch > status.epoch && !rebuilding) || version > status.config_version
+    (epoch > status.epoch && !rebuilding) || version > status.config_version || names_another_leader(view)
+}
+
+/// A node has heard of a leader of the present epoch that the status did not choose: the choice was made, and is forgotten.
+fn names_another_leader(view: &View) -> bool {
+    let status = view.status();
+    let chosen = status.leader.as_ref().filter(|_| status.has_leader());
+    let reports = view.observed.instances.values().filter_map(InstanceObservation::status);
+    let ours = reports.filter(|report| view.is_ours(report) && report.promise.epoch == status.epoch);
+    ours.filter_map(|report| report.promise.leader.as_ref()).any(|leader| Some(leader) != chosen)
 }
 
 /// What nodes with data report now.

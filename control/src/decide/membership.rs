@@ -44,13 +44,24 @@ pub(super) fn run_instances(view: &View, draft: &mut Draft) {
             Some(Lifecycle::Running) if view.observed.requests.fence.contains(&name) => {
                 draft.act(Action::StopInstance { name });
             }
-            Some(Lifecycle::Stopped) if !view.observed.requests.fence.contains(&name) => {
-                draft.act(Action::StartInstance { name });
-            }
-            Some(Lifecycle::Running | Lifecycle::Stopped | Lifecycle::Deleting) => {}
+            Some(Lifecycle::Stopped) => start(view, draft, &name),
+            Some(Lifecycle::Running | Lifecycle::Deleting) => {}
         }
     }
     renew_stuck(view, draft);
+}
+
+/// Starts every stopped instance, wanted or not: its data may be.
+pub(super) fn start_all(view: &View, draft: &mut Draft) {
+    let stopped = view.observed.instances.iter().filter(|(_, instance)| instance.lifecycle == Lifecycle::Stopped);
+    stopped.for_each(|(name, _)| start(view, draft, name));
+}
+
+/// Unless a person asked to stop it.
+fn start(view: &View, draft: &mut Draft, name: &NodeName) {
+    if !view.observed.requests.fence.contains(name) {
+        draft.act(Action::StartInstance { name: name.clone() });
+    }
 }
 
 /// An instance that can't start as it was asked for once, and is asked for otherwise now, such as with the right image.

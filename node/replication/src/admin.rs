@@ -75,6 +75,10 @@ fn fence(role: &mut Role, step: &mut Step<'_>, token: Token, call: Fence) {
     if epoch > step.shared.promised() {
         step.shared.raise(Promise { epoch, leader: None }, false, step.out);
         become_follower(role, step);
+    } else if step.shared.durable.promise.leader.is_some() {
+        // Rule 8: the epoch has its leader. Only an operator whose status was put back asks again.
+        let reply = Err(step.shared.refusal());
+        return step.out.push(Output::AdminReply { token, reply });
     }
     step.shared.fence(token, epoch, step.now, step.out);
 }

@@ -45,6 +45,7 @@ scenarios! {
     rule05_an_epoch_has_one_leader
     rule06_a_fenced_leader_commits_nothing_more
     rule06_fence_answers_only_after_the_flush
+    rule08_an_epoch_with_a_leader_recruits_nobody
     rule09_no_promotion_without_the_promise
     rule09_no_second_promotion_to_the_same_epoch
     rule10_a_late_append_cuts_nothing

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rdb_protocol::{Index, Position};
+use rdb_protocol::{Chain, Epoch, Index, Position};
 use rdb_record::Entry;
 
 use crate::client::{Key, Value};
@@ -17,6 +17,15 @@ pub struct History {
     took_effect: BTreeMap<(u64, u64), Index>,
     /// Indexes of the records that change the database.
     groups: Vec<Index>,
+    /// Every record that was ever announced, with the one before it: also those of branches that were given up.
+    announced: BTreeMap<Place, (Position, Entry)>,
+}
+
+/// A position as a key.
+type Place = (Epoch, Index, Chain);
+
+fn place(position: Position) -> Place {
+    (position.epoch, position.index, position.chain)
 }
 
 impl History {
@@ -35,6 +44,8 @@ impl History {
     /// The next committed record. Err: an operation takes effect twice.
     pub fn push(&mut self, entry: Entry) -> Result<(), String> {
         let index = entry.position.index;
+        let before = self.position(self.end()).unwrap_or_default();
+        self.announced.insert(place(entry.position), (before, entry.clone()));
         self.positions.push(entry.position);
         let Some((ops, _)) = record::decode(&entry) else { return Ok(()) };
         self.groups.push(index);
@@ -45,6 +56,22 @@ impl History {
             }
         }
         Ok(())
+    }
+
+    /// The branch that ends with `position` goes on after all. The end of what it shares with the present one; `None`: some
+    /// record of it was never announced.
+    pub fn go_back_to(&mut self, position: Position) -> Option<Index> {
+        let (mut records, mut at) = (Vec::new(), position);
+        while self.position(at.index) != Some(at) {
+            let (before, entry) = self.announced.get(&place(at))?.clone();
+            records.push(entry);
+            at = before;
+        }
+        self.truncate_after(at.index);
+        for entry in records.into_iter().rev() {
+            self.push(entry).ok()?;
+        }
+        Some(at.index)
     }
 
     /// Everything after `index` was given up.

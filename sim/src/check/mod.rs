@@ -123,30 +123,24 @@ impl Checks {
     /// Committed prefixes agree, but for what a permitted loss gave up.
     fn agree(&mut self, who: &Member, leads: bool, log: &SimLog, index: Index) {
         let end = self.history.end();
-        let meet = index.min(end);
-        let (ours, known) = (log.position(meet), self.history.position(meet));
-        match (ours, known) {
-            (Some(ours), Some(known)) if ours != known => {
-                let (low, high) = (ours.epoch.min(known.epoch), ours.epoch.max(known.epoch));
-                if !self.loss_between(low, high) {
-                    return self.violate(format!("{who} has {ours} as committed, where {known} was: two histories"));
-                }
-                if ours.epoch < known.epoch {
-                    // What is left of a branch that was given up.
-                    return;
-                }
-                let mut common = meet;
-                while common > Index::ZERO && log.position(common) != self.history.position(common) {
-                    common = common.previous();
-                    if common < log.base().index {
-                        break;
-                    }
-                }
-                self.history.truncate_after(common);
-                let back = Token { epoch: self.history.position(common).unwrap_or_default().epoch, index: common };
-                self.floor = self.floor.min_by_index(back);
+        let (Some(said), Some(known)) = (log.position(index), self.history.position(end)) else {
+            return self.violate(format!("{who} announced {index} as committed without its record"));
+        };
+        // The greatest place that both can show. The history may end below the log's base: then the base has to do.
+        let meet = index.min(end).max(log.base().index);
+        let parts = log.position(meet) != self.history.position(meet);
+        if parts && (meet <= end || said.epoch != known.epoch) {
+            let (low, high) = (said.epoch.min(known.epoch), said.epoch.max(known.epoch));
+            if !self.loss_between(low, high) {
+                return self.violate(format!("{who} has {said} as committed, where {known} was: two histories"));
             }
-            _ => {}
+            if said.epoch < known.epoch {
+                // What is left of a branch that was given up.
+                return;
+            }
+            if !self.take_branch(log, meet) {
+                return self.violate(format!("{who} announced {index} as committed, but {} is in no history", log.base()));
+            }
         }
         let end = self.history.end();
         if index <= end {
@@ -165,15 +159,37 @@ impl Checks {
         }
     }
 
+    /// A loss was permitted, and this log's branch goes on: the history is what both have, and what this one had below its
+    /// base. False: nobody ever announced that.
+    fn take_branch(&mut self, log: &SimLog, meet: Index) -> bool {
+        let base = log.base();
+        let mut common = meet;
+        while common > base.index && log.position(common) != self.history.position(common) {
+            common = common.previous();
+        }
+        let shared = match log.position(common) == self.history.position(common) {
+            true => Some(common),
+            false => self.history.go_back_to(base),
+        };
+        let Some(shared) = shared else { return false };
+        self.history.truncate_after(common);
+        let back = Token { epoch: self.history.position(shared).unwrap_or_default().epoch, index: shared };
+        self.floor = self.floor.min_by_index(back);
+        true
+    }
+
     /// A leader opens: it has all that was acknowledged and committed before.
     pub(crate) fn opened(&mut self, core: &Replica, log: &SimLog, _status: &ClusterStatus, _now: At) {
         let epoch = core.epoch();
         let base = log.base().index;
-        let mut kept = Vec::with_capacity(self.acknowledged.len());
+        // A loss after a loss may bring back what the first one gave up.
+        let is_here = |ack: &Acknowledged| log.position(ack.index).is_some_and(|at| at.epoch == ack.epoch);
+        let (back, lost): (Vec<_>, Vec<_>) = self.lost.drain(..).partition(|(_, ack)| is_here(ack));
+        self.lost = lost;
+        let mut kept: Vec<Acknowledged> = back.into_iter().map(|(_, ack)| ack).collect();
         let mut missing = None;
         for ack in std::mem::take(&mut self.acknowledged) {
-            let there = ack.index <= base || log.position(ack.index).is_some_and(|at| at.epoch == ack.epoch);
-            if ack.epoch >= epoch || there {
+            if ack.epoch >= epoch || ack.index <= base || is_here(&ack) {
                 kept.push(ack);
             } else if self.loss_between(ack.epoch, epoch) {
                 self.lost.push((epoch, ack));
