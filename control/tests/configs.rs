@@ -341,6 +341,36 @@ fn a_status_that_forgot_the_choice_chooses_nobody_again() {
 }
 
 #[test]
+fn a_status_that_forgot_a_loss_is_told_of_it() {
+    let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);
+    let old = world.status().clone();
+    let leader = world.leader();
+    world.kill(&leader);
+    world.run_until("epoch 2", |w| w.settled() && w.status().epoch.0 == 2);
+    let loss = world.status().loss_epoch;
+    assert!(loss.is_some());
+    world.observed.status = old;
+    world.revive(&leader);
+    world.run_until("rebuilt", |w| w.settled() && w.status().epoch.0 > 1000);
+    assert_eq!(world.status().loss_epoch, loss);
+}
+
+/// Scaled down while the cluster slept, in the middle of a change that needs everybody.
+#[test]
+fn an_instance_that_counts_is_started_although_it_is_not_wanted() {
+    let mut world = World::steady(|spec| spec.replication.mode = Mode::Sync);
+    let leader = world.leader();
+    world.change_spec(|spec| spec.hibernated = true);
+    world.run_until("asleep", |w| w.status().phase == Phase::Hibernated);
+    world.change_spec(|spec| {
+        spec.hibernated = false;
+        spec.instances = 2;
+    });
+    world.run_until("awake", |w| w.settled() && w.status().ready_instances == 2);
+    assert_eq!(world.status().instances.len(), 2, "after {leader} led three");
+}
+
+#[test]
 fn a_lost_status_starts_the_instances_whose_word_it_needs() {
     let mut world = World::steady(|_| {});
     let old = world.status().clone();

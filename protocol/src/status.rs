@@ -120,6 +120,10 @@ pub struct NodeStatus {
     pub promise: Promise,
     /// Highest epoch that this node has led (rule 9).
     pub led: Epoch,
+    /// Highest epoch that this node was to lead with permission to lose acknowledged records: what a status that is rebuilt
+    /// has forgotten.
+    #[serde(default)]
+    pub lossy: Epoch,
     /// Last record flushed to this node's log.
     pub flushed: Position,
     /// Known committed index.

@@ -38,6 +38,7 @@ impl Control {
             promise: Default::default(),
             led: Epoch::ZERO,
             opened: Epoch::ZERO,
+            lossy: Epoch::ZERO,
             config: None,
             committed: Index::ZERO,
             acknowledged: Index::ZERO,

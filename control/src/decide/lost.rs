@@ -24,7 +24,7 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     draft.leaderless = true;
     if !view.cluster.paused && !view.cluster.hibernated {
         // The word of every member is needed.
-        membership::start_all(view, draft);
+        membership::start_stopped(view, draft, |_| true);
     }
     let reports = with_data(view);
     let clusters: BTreeSet<ClusterId> = reports.iter().filter_map(|status| status.cluster).collect();
@@ -90,6 +90,12 @@ fn with_data<'a>(view: &View<'a>) -> Vec<&'a NodeStatus> {
     reports.filter(|status| status.role != Role::Empty && status.cluster.is_some()).filter(ours).collect()
 }
 
+/// The last loss that was permitted, as whoever became the leader by it says: the copies that it left behind halt unless they
+/// are told.
+fn forgotten_loss(view: &View) -> Option<Epoch> {
+    with_data(view).iter().map(|status| status.lossy).max().filter(|epoch| *epoch > Epoch::ZERO)
+}
+
 /// A config of those that are left, under a version that is surely new.
 fn alone(config: &ConfigPair, known: u64, have: &BTreeSet<Member>) -> ClusterConfig {
     let cohort: BTreeSet<Member> = have.iter().filter(|member| config.counts(member)).cloned().collect();
@@ -116,7 +122,7 @@ fn rebuild(view: &View, draft: &mut Draft, cluster: ClusterId, config: ConfigPai
         opened: None,
         config_version: config.version().max(old.config_version),
         config: Some(config),
-        loss_epoch: if lossy { Some(epoch) } else { old.loss_epoch },
+        loss_epoch: if lossy { Some(epoch) } else { old.loss_epoch.max(forgotten_loss(view)) },
         switchover: None,
         election: Some(Election {
             reason: Reason::StatusRebuilt,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rdb_protocol::admin::{Follow, Init, Reseed};
 use rdb_protocol::status::{NodeState, NodeStatus, Role};
-use rdb_protocol::{Epoch, NodeName};
+use rdb_protocol::{ConfigPair, Epoch, NodeName};
 
 use super::draft::{AfterDone, Draft};
 use super::open::peers;
@@ -38,30 +38,34 @@ fn number(name: &NodeName) -> u32 {
 
 /// Creates what is missing, and starts or stops what people asked for.
 pub(super) fn run_instances(view: &View, draft: &mut Draft) {
-    for name in wanted_names(view) {
+    let wanted = wanted_names(view);
+    start_stopped(view, draft, |name| wanted.contains(name) || counts(view, name));
+    for name in wanted {
         match view.instance(&name).map(|instance| instance.lifecycle) {
             None => draft.act(Action::CreateInstance { name }),
             Some(Lifecycle::Running) if view.observed.requests.fence.contains(&name) => {
                 draft.act(Action::StopInstance { name });
             }
-            Some(Lifecycle::Stopped) => start(view, draft, &name),
-            Some(Lifecycle::Running | Lifecycle::Deleting) => {}
+            Some(Lifecycle::Running | Lifecycle::Stopped | Lifecycle::Deleting) => {}
         }
     }
     renew_stuck(view, draft);
 }
 
-/// Starts every stopped instance, wanted or not: its data may be.
-pub(super) fn start_all(view: &View, draft: &mut Draft) {
-    let stopped = view.observed.instances.iter().filter(|(_, instance)| instance.lifecycle == Lifecycle::Stopped);
-    stopped.for_each(|(name, _)| start(view, draft, name));
+/// Starts what is stopped and needed, unless a person asked to stop it.
+pub(super) fn start_stopped(view: &View, draft: &mut Draft, is_needed: impl Fn(&NodeName) -> bool) {
+    for (name, instance) in &view.observed.instances {
+        let asked_to_stop = view.observed.requests.fence.contains(name);
+        if instance.lifecycle == Lifecycle::Stopped && !asked_to_stop && is_needed(name) {
+            draft.act(Action::StartInstance { name: name.clone() });
+        }
+    }
 }
 
-/// Unless a person asked to stop it.
-fn start(view: &View, draft: &mut Draft, name: &NodeName) {
-    if !view.observed.requests.fence.contains(name) {
-        draft.act(Action::StartInstance { name: name.clone() });
-    }
+/// Is this instance's copy one of those that stand, wanted or not?
+fn counts(view: &View, name: &NodeName) -> bool {
+    let standing = view.status().config.iter().flat_map(ConfigPair::standing);
+    standing.flat_map(|config| &config.cohort).any(|member| member.name == *name)
 }
 
 /// An instance that can't start as it was asked for once, and is asked for otherwise now, such as with the right image.
@@ -179,14 +183,12 @@ pub(super) fn refuse_reseed(view: &View, leading: &NodeStatus, name: &NodeName) 
 /// Removes one surplus instance whose copy nobody counts any more. The config change that lets go of it comes first.
 pub(super) fn remove_surplus(view: &View, draft: &mut Draft) {
     let (status, wanted) = (view.status(), wanted_names(view));
-    let Some(pair) = status.config.as_ref().filter(|pair| pair.next.is_none()) else { return };
-    if status.phase != Phase::Steady || !view.is_opened() {
+    let settled = status.config.as_ref().is_some_and(|pair| pair.next.is_none());
+    if !settled || status.phase != Phase::Steady || !view.is_opened() {
         return;
     }
-    let counted =
-        |name: &NodeName| pair.standing().flat_map(|config| &config.cohort).any(|member| member.name == *name);
     let surplus = view.observed.instances.iter().rev().find(|(name, instance)| {
-        instance.lifecycle != Lifecycle::Deleting && !wanted.contains(*name) && !counted(name)
+        instance.lifecycle != Lifecycle::Deleting && !wanted.contains(*name) && !counts(view, name)
     });
     if let Some((name, instance)) = surplus {
         let incarnation = instance.status().map(|status| status.incarnation);

@@ -55,6 +55,7 @@ pub struct Node {
     pub opened: bool,
     open_at_ms: u64,
     lossy: bool,
+    lossy_epoch: Epoch,
     stopped_writes_until_ms: u64,
     settled: Option<SettleReport>,
     settle_index: usize,
@@ -109,6 +110,7 @@ impl Node {
             opened: false,
             open_at_ms: 0,
             lossy: false,
+            lossy_epoch: Epoch::ZERO,
             stopped_writes_until_ms: 0,
             settled: None,
             settle_index: 0,
@@ -236,6 +238,9 @@ impl Node {
                 self.log.push((promote.epoch, 0));
                 self.open_at_ms = now + promote.lease_wait_ms;
                 self.lossy = promote.lossy;
+                if promote.lossy {
+                    self.lossy_epoch = promote.epoch;
+                }
                 self.waiting_since_ms = Some(now);
             }
             AdminCall::Follow(follow) => {
@@ -332,6 +337,7 @@ impl Node {
             state,
             promise: self.promise.clone(),
             led: self.led,
+            lossy: self.lossy_epoch,
             flushed: self.position(),
             committed: Index(self.committed as u64),
             applied: Index(self.committed as u64),

@@ -23,6 +23,9 @@ pub struct ControlState {
     /// Last epoch that this node had opened in as leader (rule 16's shortcut).
     #[serde(default)]
     pub opened: Epoch,
+    /// Highest epoch that this node was promoted to with permission to lose records.
+    #[serde(default)]
+    pub lossy: Epoch,
     #[serde(default)]
     pub config: Option<ConfigPair>,
     /// Hint, written now and then: at least so much is committed.
@@ -63,6 +66,7 @@ impl ControlState {
             promise: Promise::default(),
             led: Epoch::ZERO,
             opened: Epoch::ZERO,
+            lossy: Epoch::ZERO,
             config: None,
             committed: Index::ZERO,
             acknowledged: Index::ZERO,
@@ -86,6 +90,7 @@ impl ControlState {
             volume: Some(volume.to_owned()),
             copied: true,
             opened: Epoch::ZERO,
+            lossy: Epoch::ZERO,
             acknowledged: Index::ZERO,
             seed: None,
             divergences: Vec::new(),

@@ -121,6 +121,9 @@ fn promote(role: &mut Role, step: &mut Step<'_>, call: Promote) -> Reply {
     }
     let durable = &mut step.shared.durable;
     durable.led = call.epoch;
+    if call.lossy {
+        durable.lossy = call.epoch;
+    }
     durable.promise.leader = Some(durable.member.clone());
     durable.config = Some(call.config.clone());
     durable.peers.clone_from(&call.peers);

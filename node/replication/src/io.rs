@@ -49,6 +49,8 @@ pub struct Persistent {
     pub led: Epoch,
     /// Highest epoch in which this node opened for clients (rule 16's shortcut).
     pub opened: Epoch,
+    /// Highest epoch that this node was promoted to with permission to lose records.
+    pub lossy: Epoch,
     pub config: Option<ConfigPair>,
     /// Known committed index. A hint: the file may lag behind, never run ahead.
     pub committed: Index,

@@ -58,6 +58,10 @@ impl Replica {
         self.shared.durable.led
     }
 
+    pub fn lossy(&self) -> Epoch {
+        self.shared.durable.lossy
+    }
+
     pub fn settings(&self) -> &NodeSettings {
         &self.shared.durable.settings
     }

@@ -134,6 +134,7 @@ impl Core {
             promise: state.promise.clone(),
             led: state.led,
             opened: state.opened,
+            lossy: state.lossy,
             config: state.config.clone(),
             committed: state.committed,
             acknowledged: state.acknowledged,
@@ -150,6 +151,7 @@ impl Core {
             promise,
             led,
             opened,
+            lossy,
             config,
             committed,
             acknowledged,
@@ -161,6 +163,7 @@ impl Core {
             state.promise = promise;
             state.led = led;
             state.opened = opened;
+            state.lossy = lossy;
             state.config = config;
             state.committed = committed;
             state.acknowledged = acknowledged;

@@ -36,6 +36,7 @@ pub fn status(node: &Node) -> NodeStatus {
         state: node_state(&core),
         promise: replica.map_or_else(|| state.promise.clone(), |replica| replica.promise().clone()),
         led: replica.map_or(state.led, |replica| replica.led()),
+        lossy: replica.map_or(state.lossy, |replica| replica.lossy()),
         flushed: replica.map(|replica| replica.flushed()).unwrap_or_default(),
         committed: replica.map(|replica| replica.committed()).unwrap_or_default(),
         applied: node.view.applied(),

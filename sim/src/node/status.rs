@@ -151,6 +151,7 @@ impl World {
             state: state(control.data.clone(), core, process.links.is_empty()),
             promise: core.map_or_else(|| control.core.promise.clone(), |core| core.promise().clone()),
             led: core.map_or(control.core.led, Replica::led),
+            lossy: core.map_or(control.core.lossy, Replica::lossy),
             flushed: core.map(Replica::flushed).unwrap_or_default(),
             committed: core.map(Replica::committed).unwrap_or_default(),
             applied: process.applied,

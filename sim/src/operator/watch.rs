@@ -36,10 +36,8 @@ impl World {
         if objects.revision <= me.revision && me.revision > 0 {
             return;
         }
-        let first = me.revision == 0;
         me.revision = objects.revision;
         let resource = objects.resource;
-        let spec_changed = first || me.observed.generation != resource.generation;
         me.observed.status = resource.status;
         me.observed.version = resource.version.to_string();
         me.observed.generation = resource.generation;
@@ -73,9 +71,7 @@ impl World {
                 fresh.push(*node);
             }
         }
-        if spec_changed {
-            self.parse_spec(operator, &resource.spec);
-        }
+        self.parse_spec(operator, &resource.spec);
         for node in fresh {
             self.begin_stream(operator, node, 10 * MS);
         }

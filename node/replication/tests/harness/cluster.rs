@@ -82,6 +82,7 @@ impl Cluster {
             promise: Promise::default(),
             led: Epoch::ZERO,
             opened: Epoch::ZERO,
+            lossy: Epoch::ZERO,
             config: None,
             committed: log.base.index,
             acknowledged: Index::ZERO,

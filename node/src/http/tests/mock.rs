@@ -172,6 +172,7 @@ impl Backend for Mock {
             state: NodeState::Streaming,
             promise: Promise::default(),
             led: Epoch(0),
+            lossy: Epoch(0),
             flushed: Position::ZERO,
             committed: Index(*self.committed.lock()),
             applied: Index(0),

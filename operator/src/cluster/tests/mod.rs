@@ -119,6 +119,7 @@ fn empty_node(name: &str, n: u64) -> NodeStatus {
         state: NodeState::Empty,
         promise: Promise::default(),
         led: Epoch::ZERO,
+        lossy: Epoch::ZERO,
         flushed: Position::ZERO,
         committed: Index::ZERO,
         applied: Index::ZERO,
