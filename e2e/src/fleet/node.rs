@@ -284,6 +284,7 @@ impl Node {
             state,
             promise: self.promise.clone(),
             led: self.led,
+            lossy: Epoch::ZERO,
             flushed: end,
             committed: end.index,
             applied: end.index,
