@@ -23,6 +23,7 @@ pub fn differ(a: &NodeStatus, b: &NodeStatus) -> bool {
         state,
         promise,
         led,
+        lossy,
         flushed: _,
         committed: _,
         applied: _,
@@ -50,6 +51,7 @@ pub fn differ(a: &NodeStatus, b: &NodeStatus) -> bool {
         && *state == b.state
         && *promise == b.promise
         && *led == b.led
+        && *lossy == b.lossy
         && *config == b.config
         && *peers == b.peers
         && *opened == b.opened
