@@ -301,6 +301,7 @@ impl Node {
             state: self.state(),
             promise: self.durable.promise.clone(),
             led: self.durable.led,
+            lossy: Epoch::ZERO,
             flushed: self.durable.flushed,
             committed: self.durable.committed,
             applied: self.durable.committed,
