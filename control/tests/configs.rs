@@ -2,8 +2,8 @@
 
 mod world;
 
-use rdb_control::Phase;
 use rdb_control::status::Reason;
+use rdb_control::{AdminCall, CallRecord, Phase};
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 use rdb_protocol::status::NodeState;
 use world::{World, name};
@@ -492,6 +492,43 @@ fn a_change_that_the_leader_refuses_is_given_up() {
     assert!(world.status().config_version <= 9, "tried too often: {}", world.status().config_version);
     world.node(&leader).refuses_changes = false;
     world.run_until("added after all", |w| w.settled() && w.cohort().len() == 4);
+}
+
+#[test]
+fn a_settled_config_whose_member_lost_its_disk_is_left_by_an_election_of_the_same_leader() {
+    let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);
+    let leader = world.leader();
+    world.change_spec(|spec| {
+        spec.replication.mode = Mode::SemiSync;
+        spec.replication.sync_set = SyncSet::One;
+    });
+    let is_on_its_way = |record: &CallRecord| {
+        matches!(&record.call, AdminCall::Settle(settle) if settle.keep.acks == 1) && record.outcome.is_none()
+    };
+    world.run_until("the leader is told to settle", |w| w.observed.calls.values().any(is_on_its_way));
+    let next = world.status().config.as_ref().unwrap().next.clone().unwrap();
+    let follower = next.cohort.iter().find(|member| member.name != leader).unwrap().name.clone();
+    world.wipe(&follower);
+    world.run_until("the new rule holds", |w| w.settled() && (w.cohort().len(), w.acks()) == (2, 1));
+    assert_eq!((world.leader(), world.status().epoch.0), (leader, 2));
+}
+
+#[test]
+fn a_member_that_was_told_to_fetch_its_data_anew_is_not_counted_on() {
+    let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);
+    let follower = world.followers()[0].clone();
+    let told = world.nodes[&follower].member();
+    world.observed.requests.reseed = Some(follower.clone());
+    world.step();
+    world.node(&follower).starved = true;
+    world.change_spec(|spec| {
+        spec.replication.mode = Mode::SemiSync;
+        spec.replication.sync_set = SyncSet::One;
+    });
+    world.run_until("a change", |w| w.status().config.as_ref().unwrap().next.is_some());
+    assert!(!world.status().config.as_ref().unwrap().next.as_ref().unwrap().cohort.contains(&told));
+    world.run_until("the new rule holds", |w| w.settled() && w.acks() == 1);
+    assert_eq!(world.status().epoch.0, 1);
 }
 
 #[test]

@@ -158,10 +158,10 @@ fn stuck(view: &View, leader: &Member) -> bool {
     others.remove(leader);
     let settled = report.status.settled.as_ref().is_some_and(|s| s.epoch == view.status().epoch && !s.committed);
     if settled {
-        // Settled on a config that can't be met: another epoch may settle on the other one.
+        // Settled on a config that can't be met: another epoch may settle on the other one, under this same leader too.
         others.insert(leader.clone());
     }
-    config.is_electable(&others, None) && config.is_durable(&others)
+    config.is_electable(&others, Some(leader)) && config.is_durable(&others)
 }
 
 /// `progressTimeout`, doubled with every epoch that one election takes: when nobody gets through to anybody, a new leader

@@ -8,7 +8,8 @@ use rdb_protocol::status::{FollowerProgress, NodeState, NodeStatus, Role};
 use rdb_protocol::{ClusterConfig, Epoch, Index, Member, NodeName};
 
 use crate::cluster::Cluster;
-use crate::observed::{Connection, InstanceObservation, Lifecycle, Observed, Report};
+use crate::observed::{CallKey, CallOutcome, Connection, InstanceObservation, Lifecycle, Observed, Report};
+use crate::plan::{AdminCall, CallKind};
 use crate::spec::DataLoss;
 use crate::status::ClusterStatus;
 use crate::time::Time;
@@ -92,6 +93,16 @@ impl<'a> View<'a> {
         let recently = |at: Time| self.now.since(at) < self.cluster.detection_timeout;
         self.progress(member).is_some_and(|progress| progress.connected)
             && self.answered_at(member).is_some_and(recently)
+            && !self.gives_up_its_data(member)
+    }
+
+    /// It was told to fetch a new base copy: what the leader says of it is of data that are gone, or will be in a moment.
+    fn gives_up_its_data(&self, member: &Member) -> bool {
+        let key = CallKey { to: member.name.clone(), kind: CallKind::Reseed };
+        self.observed.calls.get(&key).is_some_and(|record| {
+            let obeyed = matches!(record.outcome, None | Some(CallOutcome::Done));
+            obeyed && matches!(&record.call, AdminCall::Reseed(told) if told.incarnation == member.incarnation)
+        })
     }
 
     /// For how long this member has been out of the leader's reach; zero while it answers.
@@ -114,7 +125,7 @@ impl<'a> View<'a> {
     /// Since when, at the latest, this process knows of the epoch's leader.
     fn led_since(&self) -> Time {
         let promotes = self.observed.calls.values().filter_map(|record| match &record.call {
-            crate::AdminCall::Promote(promote) if promote.epoch == self.status().epoch => Some(record.sent_at),
+            AdminCall::Promote(promote) if promote.epoch == self.status().epoch => Some(record.sent_at),
             _ => None,
         });
         promotes.max().unwrap_or(self.observed.watched_since)
