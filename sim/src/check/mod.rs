@@ -139,7 +139,8 @@ impl Checks {
                 return;
             }
             if !self.take_branch(log, meet) {
-                return self.violate(format!("{who} announced {index} as committed, but {} is in no history", log.base()));
+                return self
+                    .violate(format!("{who} announced {index} as committed, but {} is in no history", log.base()));
             }
         }
         let end = self.history.end();
