@@ -261,6 +261,13 @@ fn a_follower_is_reseeded_on_request_and_the_leader_is_not() {
 }
 
 #[test]
+fn a_request_to_reseed_what_is_not_there_is_refused() {
+    let mut world = World::steady(|_| {});
+    world.observed.requests.reseed = Some(name("db-9"));
+    world.run_until("refused", |w| w.has_event("ReseedRefused") && w.observed.requests.reseed.is_none());
+}
+
+#[test]
 fn a_diverged_follower_is_reseeded_unless_writes_would_stop() {
     let mut world = World::steady(|_| {});
     let followers = world.followers();

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::faults;
 use crate::harness::client::{BENCH_INTERVAL, PATIENT_ATTEMPT, SHORT_ATTEMPT};
-use crate::harness::{Case, Database, Kube, LoadPod};
+use crate::harness::{Case, Database, Kube, LoadPod, eventually};
 use crate::load::Report;
 use crate::scenarios::before;
 use crate::scenarios::changes::switch_over;
@@ -136,7 +136,10 @@ pub async fn strike(case: &Case, database: &Database, load: &LoadPod, fault: Fau
     drop(guard);
     if fault == Fault::ProcessKilled {
         // Killed again and again, one pod would wait longer each time before it starts; a new one starts at once.
+        // The next fault has to meet three instances, not the rest of this one.
+        let uid = database.pod(&leader).await?["metadata"]["uid"].clone();
         case.kube.delete("Pod", &case.namespace, &leader, Some(1)).await?;
+        eventually("the pod is gone", MENDED_LIMIT, async || database.pod_is_gone(&leader, &uid).await).await?;
     }
     if fault == Fault::NodeKilled {
         faults::heal_all(&case.kube).await?;

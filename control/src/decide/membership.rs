@@ -164,7 +164,7 @@ fn requested_reseed(view: &View, draft: &mut Draft, name: &NodeName) {
 }
 
 pub(super) fn refuse_reseed(view: &View, leading: &NodeStatus, name: &NodeName) -> Option<String> {
-    let instance = view.instance(name)?;
+    let Some(instance) = view.instance(name) else { return Some("there is no such instance".to_owned()) };
     if leading.name == *name {
         return Some("it is the leader; switch over first".to_owned());
     }

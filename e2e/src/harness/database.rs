@@ -117,6 +117,12 @@ impl Database {
         self.kube.get("Pod", &self.namespace, instance).await
     }
 
+    /// The pod with this UID is gone; the instance may have another one.
+    pub async fn pod_is_gone(&self, instance: &str, uid: &Value) -> anyhow::Result<bool> {
+        let pod = self.kube.find("Pod", &self.namespace, instance).await?;
+        Ok(pod.is_none_or(|pod| pod["metadata"]["uid"] != *uid))
+    }
+
     /// Where a client of this instance connects.
     pub async fn address(&self, instance: &str) -> anyhow::Result<String> {
         let pod = self.pod(instance).await?;

@@ -30,9 +30,7 @@ pub async fn node_drained(case: Case) -> anyhow::Result<()> {
     let uid = database.pod(&leader).await?["metadata"]["uid"].clone();
     eventually("the pod is evicted", DRAIN_LIMIT, async || {
         let evicted = case.kube.evict(&case.namespace, &leader).await?;
-        let gone =
-            case.kube.find("Pod", &case.namespace, &leader).await?.is_none_or(|pod| pod["metadata"]["uid"] != uid);
-        Ok(evicted && gone)
+        Ok(evicted && database.pod_is_gone(&leader, &uid).await?)
     })
     .await?;
     let report = load.report(since).await?;

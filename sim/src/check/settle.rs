@@ -31,7 +31,7 @@ impl World {
             return Some(format!("config {} is not what is asked for", current.version));
         }
         if resource.requests != Default::default() {
-            return Some("a request is not carried out".to_owned());
+            return Some(format!("not carried out: {:?}", resource.requests));
         }
         if self.clients.iter().any(|client| client.under_way.is_some()) || !self.clients_end() {
             return Some("clients are at work".to_owned());
