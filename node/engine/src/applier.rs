@@ -1,17 +1,14 @@
 //! The follower's role: makes a leader's records visible. Statement records are run again ([`Writer::rerun`], through a
 //! writer that shares this role's turn); page records are written here.
 //!
-//! Pages go in through `sqlite_dbpage`, in one SQLite transaction for several records: of each page the last image,
-//! page 1 last (it may name a new schema, whose pages must be there), after it a cut of the file (any later page would
-//! cancel it). Readers have their snapshots and never see half of it.
+//! Pages go in by [`PageWriter`], in one SQLite transaction for several records: of each page the last image. Readers
+//! have their snapshots and never see half of it.
 //!
 //! The content checksum is computed from the images and the page table *before* anything is written: a record that
 //! would lead elsewhere than the leader's is never applied.
 //!
 //! The connection writes beneath its own caches, so it must not be asked anything: the position is read back through a
-//! second one, and after a change of the schema the caches are dropped. A cut together with a change of the schema needs
-//! a detour: the statement that cuts would find the new schema cookie in page 1 and read the schema through those
-//! caches. So page 1 goes in with the old cookie, the file is cut, and a pragma sets the new cookie at the end.
+//! second one, and after a change of the schema the caches are dropped.
 
 use std::collections::BTreeMap;
 
@@ -24,14 +21,9 @@ use crate::connection::{self, Plain, internal_error};
 use crate::engine::{DbPosition, WriteTurn};
 use crate::error::{ApplyError, EngineError};
 use crate::internal::PositionReader;
-use crate::sql::statement::{Handle, SqliteError, Stmt};
+use crate::page_writer::{PageWriter, lock_page};
+use crate::sql::statement::SqliteError;
 use crate::writer::Writer;
-
-/// SQLite's locks lie in this byte; the page that holds it is never used.
-const LOCK_BYTE: u32 = 0x4000_0000;
-
-/// Where page 1 holds the schema cookie.
-const COOKIE: std::ops::Range<usize> = 40..44;
 
 /// Cache of the applying connection. It only has to hold one transaction's pages; more are spilled.
 const CACHE: u64 = 16 << 20;
@@ -55,7 +47,7 @@ struct PageRecord<'a> {
 /// The follower's connection. Use it from one thread at a time.
 pub struct Applier {
     // Statements before their connections.
-    sql: ApplySql,
+    pages: PageWriter,
     reader: PositionReader,
     plain: Plain,
     reader_connection: Plain,
@@ -70,38 +62,17 @@ pub struct Applier {
 // SAFETY: the raw handles belong to these connections alone, used by one thread at a time.
 unsafe impl Send for Applier {}
 
-struct ApplySql {
-    begin: Stmt,
-    commit: Stmt,
-    rollback: Stmt,
-    page: Stmt,
-    cut: Stmt,
-}
-
-impl ApplySql {
-    fn new(db: Handle) -> Result<ApplySql, SqliteError> {
-        let stmt = |sql| Stmt::internal(db, sql);
-        Ok(ApplySql {
-            begin: stmt("BEGIN IMMEDIATE")?,
-            commit: stmt("COMMIT")?,
-            rollback: stmt("ROLLBACK")?,
-            page: stmt("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, ?2)")?,
-            cut: stmt("INSERT INTO sqlite_dbpage(pgno, data) VALUES (?1, NULL)")?,
-        })
-    }
-}
-
 impl Applier {
     pub(crate) fn open(turn: WriteTurn) -> Result<Applier, EngineError> {
         let preparing = |error| internal_error("opening the applier", &error);
         let path = &turn.0.options.path;
         let plain = connection::internal(path, CACHE)?;
-        let sql = ApplySql::new(plain.db).map_err(preparing)?;
+        let pages = PageWriter::new(plain.db).map_err(preparing)?;
         let other = connection::internal(path, 0)?;
         let reader = PositionReader::new(other.db).map_err(preparing)?;
         let position = reader.read().map_err(preparing)?;
         let cookie = read_cookie(&other).map_err(|error| connection::sqlite("opening the applier", error))?;
-        Ok(Applier { sql, reader, plain, reader_connection: other, position, cookie, replay: None, turn })
+        Ok(Applier { pages, reader, plain, reader_connection: other, position, cookie, replay: None, turn })
     }
 
     /// Applies records; consecutive page records in one SQLite transaction, of which readers see all or none. Records up to
@@ -197,7 +168,7 @@ impl Applier {
         }
         if let Err(error) = self.write(&merged, table.pages()) {
             // When the transaction ended itself this fails, and nothing is lost by it.
-            let _ = self.sql.rollback.execute();
+            let _ = self.pages.rollback.execute();
             return Err(if error.is_full() {
                 ApplyError::Full(error.message)
             } else {
@@ -254,33 +225,14 @@ impl Applier {
     }
 
     fn write(&mut self, group: &PageGroup, pages_before: u32) -> Result<(), SqliteError> {
-        self.sql.begin.execute()?;
+        self.pages.begin.execute()?;
         for (page, image) in group.pages.iter().filter(|(page, _)| *page != 1) {
-            self.insert(*page, image)?;
+            self.pages.insert(*page, image)?;
         }
-        let mut cookie = self.cookie;
-        let first = group.pages.iter().find(|(page, _)| *page == 1).map(|(_, image)| image);
-        let cut = group.database_pages < pages_before;
-        if let Some(image) = first {
-            cookie = image.get(COOKIE).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
-            if cut && cookie != self.cookie {
-                let mut old = image.to_vec();
-                if let Some(bytes) = old.get_mut(COOKIE) {
-                    bytes.copy_from_slice(&self.cookie.to_be_bytes());
-                }
-                self.insert(1, &old)?;
-            } else {
-                self.insert(1, image)?;
-            }
-        }
-        if cut {
-            self.sql.cut.bind_integer(1, i64::from(group.database_pages) + 1)?;
-            self.sql.cut.execute()?;
-            if cookie != self.cookie {
-                Stmt::internal(self.plain.db, &format!("PRAGMA schema_version = {}", cookie as i32))?.execute()?;
-            }
-        }
-        self.sql.commit.execute()?;
+        let first = group.pages.iter().find(|(page, _)| *page == 1).map(|(_, image)| image.as_ref());
+        let cut = (group.database_pages < pages_before).then_some(group.database_pages);
+        let cookie = self.pages.finish(first, cut, self.cookie)?;
+        self.pages.commit.execute()?;
         if cookie != self.cookie {
             self.cookie = cookie;
             // The next statement reads the new schema, and must not find the old pages parsed in the cache.
@@ -288,15 +240,6 @@ impl Applier {
             unsafe { ffi::sqlite3_db_release_memory(self.plain.db) };
         }
         Ok(())
-    }
-
-    fn insert(&self, page: u32, image: &[u8]) -> Result<(), SqliteError> {
-        let stmt = &self.sql.page;
-        stmt.bind_integer(1, i64::from(page))?;
-        // SAFETY: `image` lives until the bindings are cleared below.
-        let done = unsafe { stmt.bind_blob(2, image) }.and_then(|()| stmt.execute());
-        stmt.clear();
-        done
     }
 }
 
@@ -316,7 +259,7 @@ fn merge(records: &[PageRecord<'_>], pages_before: u32) -> PageGroup {
         // What is cut off here and grown again later starts from nothing.
         pages.split_off(&(database_pages + 1));
     }
-    let lock_page = LOCK_BYTE / page_size.max(1) + 1;
+    let lock_page = lock_page(page_size);
     let mut zeros = Bytes::new();
     for page in (smallest + 1..=database_pages).filter(|page| *page != lock_page) {
         pages.entry(page).or_insert_with(|| {

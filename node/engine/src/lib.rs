@@ -18,6 +18,7 @@
 //! | `vfs`, `capture` | the shim at SQLite's `-wal` file: where a commit becomes a record |
 //! | `chance` | the pinned clock and the seeded random numbers of a transaction |
 //! | `checksum` | the content checksum, page by page |
+//! | `page_writer` | writes images of pages into the database |
 //! | `rows` | row changes: watched, applied, summed up |
 //! | `authorizer`, `pragma`, `progress` | what clients' SQL may do, and for how long |
 //! | `checkpoint` | the background thread that empties `-wal` |
@@ -32,6 +33,7 @@ mod checksum;
 mod connection;
 mod internal;
 mod kept;
+mod page_writer;
 mod pragma;
 mod progress;
 mod rows;
