@@ -231,7 +231,7 @@ fn check(action: &AuthAction<'_>) -> Result<u8, Denial> {
         }
         A::Function { .. } => Ok(0),
         A::Attach { .. } | A::Detach { .. } => {
-            Err(Denial::new("ATTACH, DETACH and VACUUM are not allowed", "a node has one database"))
+            Err(Denial::new("ATTACH and DETACH are not allowed", "a node has one database"))
         }
         // The module fts3 opens it for its own work; clients' SAVEPOINT is refused before it gets here.
         A::Savepoint { savepoint_name: "fts3", .. } => Ok(0),
@@ -291,8 +291,8 @@ pub(crate) fn check_text(word: &str, sql: &str) -> Result<(), Denial> {
     }
     if is(&"VACUUM") {
         return Err(Denial::new(
-            "VACUUM is not allowed",
-            "PRAGMA incremental_vacuum gives space back where auto_vacuum is on",
+            "VACUUM is not allowed here",
+            "send it as a write of its own, without arguments, a schema's name or INTO",
         ));
     }
     // A quoted name has no escapes but the doubled quote, so the target of a rename stands in the text as it is.

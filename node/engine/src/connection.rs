@@ -2,8 +2,9 @@
 //!
 //! | role | VFS | authorizer | notes |
 //! | --- | --- | --- | --- |
-//! | writer | the shim | yes | defensive; the only one whose commits make records |
+//! | writer | the shim | yes | defensive; its commits make records |
 //! | reader | default | yes | defensive, `query_only` |
+//! | VACUUM's pages | the shim | no | as the applier, for one group |
 //! | applier, checkpoint, seed, position | default | no | run the engine's own SQL only |
 //!
 //! On every one: no automatic checkpoints, none on close, `synchronous = NORMAL` (the log is the source of truth;
@@ -94,6 +95,11 @@ pub(crate) fn create(path: &Path) -> Result<Plain, EngineError> {
 
 pub(crate) fn writer(path: &Path, cache_bytes: u64) -> Result<Guarded, EngineError> {
     guarded(open(path, Some(vfs::NAME.into()), OpenFlags::empty(), cache_bytes)?)
+}
+
+/// For pages that make a record.
+pub(crate) fn recorded(path: &Path, cache_bytes: u64) -> Result<Plain, EngineError> {
+    open(path, Some(vfs::NAME.into()), OpenFlags::empty(), cache_bytes)
 }
 
 pub(crate) fn reader(path: &Path, cache_bytes: u64) -> Result<Guarded, EngineError> {

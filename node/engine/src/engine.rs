@@ -21,7 +21,7 @@ use crate::rows::sums::RowSums;
 use crate::seed::SeedSession;
 use crate::sql::statement::Stmt;
 use crate::vfs;
-use crate::writer::Writer;
+use crate::writer::{Writer, vacuum};
 
 /// How a database is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,6 +168,7 @@ impl Engine {
             return Err(EngineError::Missing(options.path.display().to_string()));
         }
         check_header(&options.path)?;
+        remove_database(&vacuum::copy_path(&options.path))?;
         let plain = connection::internal(&options.path, SMALL_CACHE)?;
         let page_size = check_file(&plain, &options.path)?;
         let position = PositionReader::new(plain.db).map_err(|error| internal_error("reading the position", &error))?;

@@ -75,6 +75,23 @@ impl PositionReader {
     }
 }
 
+/// Writes the position row.
+pub(crate) struct PositionWriter(Stmt);
+
+impl PositionWriter {
+    pub(crate) fn new(db: Handle) -> Result<PositionWriter, SqliteError> {
+        let sql = "UPDATE _rdb_position SET epoch = ?1, idx = ?2, previous_chain = ?3 WHERE id = 1";
+        Ok(PositionWriter(Stmt::internal(db, sql)?))
+    }
+
+    pub(crate) fn write(&self, position: &DbPosition) -> Result<(), SqliteError> {
+        self.0.bind_integer(1, position.epoch.0 as i64)?;
+        self.0.bind_integer(2, position.index.0 as i64)?;
+        self.0.bind_integer(3, position.previous_chain.0 as i64)?;
+        self.0.execute()
+    }
+}
+
 /// Format of the internal tables; `None` when there are none.
 pub(crate) fn format(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     let present: bool = connection.query_row(

@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use rdb_record::{CellRef, ClientTag};
 
+use crate::sql::text::{first_word, skip_blank};
+
 /// A value of SQLite.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Value {
@@ -81,6 +83,14 @@ pub struct Transaction {
     pub limits: Limits,
     /// Execution is interrupted, and the transaction undone, when this has passed.
     pub deadline: Option<Instant>,
+}
+
+impl Transaction {
+    /// It is VACUUM, which [`crate::Writer::run_group`] takes only as the one transaction of a group.
+    pub fn is_vacuum(&self) -> bool {
+        let word = |statement: &Statement| first_word(skip_blank(&statement.sql)).eq_ignore_ascii_case("VACUUM");
+        matches!(self.statements.as_slice(), [only] if word(only))
+    }
 }
 
 /// A result column.

@@ -8,6 +8,7 @@ use common::*;
 use std::collections::BTreeMap;
 
 use rdb_engine::*;
+use rdb_protocol::api::ErrorCode;
 use rdb_protocol::settings::LogFormat;
 use rdb_record::{ClientTag, Payload};
 use workload::{Dice, SCHEMA};
@@ -47,11 +48,17 @@ fn assert_same_rows(leader: &Leader, follower: &Follower) {
     assert_eq!(follower.engine.scan_checksum().unwrap(), follower.engine.stats().content);
 }
 
+fn carries_vacuum(format: LogFormat) -> bool {
+    matches!(format, LogFormat::Page | LogFormat::Mixed)
+}
+
 struct Run {
     /// The follower's pages must be the leader's.
     exact: bool,
     leader: Leader,
     follower: Follower,
+    /// Records can carry VACUUM.
+    vacuums: bool,
     kinds: BTreeMap<&'static str, u64>,
 }
 
@@ -68,13 +75,33 @@ impl Run {
         let follower = leader.seed();
         leader.writer.record_as(recording).unwrap();
         SCHEMA.iter().for_each(|sql| drop(leader.sql(sql)));
-        Run { exact: recording.format != LogFormat::Logical, leader, follower, kinds: BTreeMap::new() }
+        let exact = recording.format != LogFormat::Logical;
+        Run { exact, leader, follower, vacuums: carries_vacuum(recording.format), kinds: BTreeMap::new() }
     }
 
     fn step(&mut self, dice: &mut Dice, case: u64, step: u64) {
+        if dice.below(8) == 0 {
+            self.vacuum(dice, case, step);
+        }
         let group: Vec<Transaction> = (0..1 + dice.below(4)).map(|_| transaction(dice, case, step)).collect();
         self.leader.group(&group);
         self.follow();
+    }
+
+    fn vacuum(&mut self, dice: &mut Dice, case: u64, step: u64) {
+        let key = transaction(dice, case, step).key;
+        let replays = key.as_ref().is_some_and(|key| self.leader.writer.outcome(&key.tag).unwrap().is_some());
+        let before = (self.leader.engine.content(), self.leader.log.len());
+        let done = self.leader.run(Transaction { key, ..tx(&["VACUUM"]) });
+        if self.vacuums && !replays {
+            done.unwrap();
+            self.follow();
+            assert_eq!(integer(&query(&self.leader.engine, "PRAGMA freelist_count")), 0);
+            self.compare();
+        } else {
+            assert!(matches!(done.unwrap_err().code(), ErrorCode::Forbidden | ErrorCode::KeyReused));
+            assert_eq!((self.leader.engine.content(), self.leader.log.len()), before);
+        }
     }
 
     fn follow(&mut self) {
@@ -176,7 +203,9 @@ fn the_format_may_change_at_any_group() {
         let mut run = Run::new(LogFormat::Page, case);
         for step in 0..40 {
             let format = dice.of(&[LogFormat::Page, LogFormat::Statement, LogFormat::Mixed]);
-            let recording = Recording::new(format).with_changes(dice.below(3) == 0).for_any_layout(dice.below(3) == 0);
+            let any_layout = dice.below(3) == 0;
+            let recording = Recording::new(format).with_changes(dice.below(3) == 0).for_any_layout(any_layout);
+            run.vacuums = carries_vacuum(format) && !any_layout;
             run.leader.writer.record_as(recording).unwrap();
             run.step(&mut dice, case, step);
         }
@@ -201,6 +230,7 @@ fn rows_beside_pages_serve_followers_of_any_layout() {
         let mut dice = Dice(8000 + case);
         let format = dice.of(&[LogFormat::Page, LogFormat::Statement, LogFormat::Mixed]);
         let mut run = Run::other_page_size(Recording::new(format).for_any_layout(true));
+        run.vacuums = false;
         (0..30).for_each(|step| run.step(&mut dice, case, step));
         run.compare();
     }
@@ -212,6 +242,7 @@ fn after_row_changes_pages_need_a_new_base_copy() {
     let mut dice = Dice(9);
     (0..30).for_each(|step| run.step(&mut dice, 1, step));
     run.leader.writer.record_as(Recording::new(LogFormat::Page).for_any_layout(true)).unwrap();
+    run.vacuum(&mut dice, 1, 31);
     run.step(&mut dice, 1, 31);
     run.compare();
     assert_eq!(run.follower.engine.same_pages(), Some(false));

@@ -90,9 +90,24 @@ pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
         }
         node.lossy_epoch.store(0, Ordering::Release);
     }
-    if !jobs.is_empty() {
-        run_group(node, writer, jobs);
+    for group in groups(jobs) {
+        run_group(node, writer, group);
     }
+}
+
+/// In order; VACUUM is a group of its own, all others stay together.
+fn groups(jobs: Vec<WriteJob>) -> Vec<Vec<WriteJob>> {
+    let mut groups: Vec<Vec<WriteJob>> = Vec::new();
+    let mut after_vacuum = true;
+    for job in jobs {
+        let vacuum = job.transaction.is_vacuum();
+        match groups.last_mut().filter(|_| !vacuum && !after_vacuum) {
+            Some(group) => group.push(job),
+            None => groups.push(vec![job]),
+        }
+        after_vacuum = vacuum;
+    }
+    groups
 }
 
 /// Before the first write after a failover with loss: a record that tells consumers of changes which positions vanished.
@@ -278,6 +293,23 @@ mod tests {
 
     fn failure(api: ApiError) -> Result<TransactionResult, SqlFailure> {
         Err(SqlFailure { api, sqlite_code: None })
+    }
+
+    #[test]
+    fn vacuum_is_a_group_of_its_own() {
+        let job = |sql: &str| {
+            let transaction = Transaction { statements: vec![Statement::new(sql)], ..Transaction::default() };
+            WriteJob { transaction, ..advance_keys(1) }
+        };
+        for (jobs, sizes) in [
+            (&["a", "b"][..], &[2][..]),
+            (&["a", "VACUUM", "b", "c"], &[1, 1, 2]),
+            (&["vacuum", "-- x\nVacuum;", "c"], &[1, 1, 1]),
+            (&[], &[]),
+        ] {
+            let made: Vec<usize> = groups(jobs.iter().map(|sql| job(sql)).collect()).iter().map(Vec::len).collect();
+            assert_eq!(made, sizes, "{jobs:?}");
+        }
     }
 
     #[test]

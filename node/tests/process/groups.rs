@@ -96,3 +96,33 @@ fn a_transaction_that_ends_the_group_for_itself_takes_no_other_with_it() {
     assert_eq!(node.query("SELECT count(*), (SELECT count(*) FROM child) FROM parent").ok()["rows"], json!([[25, 24]]));
     cluster.assert_equal_content();
 }
+
+#[test]
+fn vacuum_among_waiting_writes_runs_alone_and_reaches_all_nodes() {
+    let mut cluster = Cluster::start(3);
+    let fill = "WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c WHERE i < 200)
+                INSERT INTO t(b) SELECT zeroblob(3000) FROM c";
+    cluster.leader().batch(&["CREATE TABLE t (id INTEGER PRIMARY KEY, b)", fill, "DELETE FROM t"]).ok();
+    let insert = |n: u64| vec![format!("INSERT INTO t VALUES ({n}, 'new')")];
+    let mut batches: Vec<Vec<String>> = (0..12).map(insert).collect();
+    batches.insert(4, batch(&["VACUUM"]));
+    batches.insert(9, batch(&["VACUUM"]));
+    batches.push(batch(&["INSERT INTO t VALUES (99, 'not alone')", "VACUUM"]));
+    let mut replies = together(&cluster, &batches);
+    assert_eq!(replies.pop().unwrap().error(), ErrorCode::Forbidden);
+    assert!(replies.iter().all(Reply::is_ok), "{replies:?}");
+    assert_eq!(cluster.leader().query("SELECT count(*) FROM t").value(), &json!(12));
+    assert_eq!(cluster.leader().query("PRAGMA freelist_count").value(), &json!(0));
+    cluster.assert_equal_content();
+
+    cluster.leader().execute("DELETE FROM t WHERE id % 2", json!([])).ok();
+    let first = cluster.nodes[1].keyed("shop:1", "VACUUM", json!([]));
+    assert_eq!(cluster.leader().keyed("shop:1", "VACUUM", json!([])).index(), first.index());
+    cluster.assert_equal_content();
+    cluster.restart(2);
+    cluster.elect(2);
+    cluster.leader().execute("INSERT INTO t VALUES (50, 'later')", json!([])).ok();
+    assert_eq!(cluster.leader().keyed("shop:1", "VACUUM", json!([])).index(), first.index());
+    assert_eq!(cluster.leader().query("SELECT count(*) FROM t").value(), &json!(7));
+    cluster.assert_equal_content();
+}

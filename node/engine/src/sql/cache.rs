@@ -138,7 +138,7 @@ fn compile(db: Handle, authorizer: &Authorizer, sql: &str) -> Result<Compiled, S
     Ok(Compiled { stmt, effects, readonly, may_fail_halfway, unrepeatable, columns, columns_of, names: None, used: 0 })
 }
 
-fn refused(denial: Denial) -> SqlFailure {
+pub(crate) fn refused(denial: Denial) -> SqlFailure {
     let (code, hint, message) = denial.into_parts();
     SqlFailure::new(code, message, hint)
 }

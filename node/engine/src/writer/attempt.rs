@@ -42,6 +42,11 @@ impl Writer {
     ) -> Result<Attempt, Fatal> {
         point.reset();
         self.session.progress.stop();
+        if let [only] = group
+            && only.is_vacuum()
+        {
+            return self.vacuum(&slot, only, plan, point);
+        }
         if let Err(error) = self.internal(|own| own.sql.begin.execute()) {
             return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
         }
@@ -134,7 +139,7 @@ impl Writer {
             }
             return Ok(Attempt::Done(all_failed(plan, &failure(error, None))));
         }
-        if changed && let Err(full) = space::check(&self.turn.0.options) {
+        if changed && let Err(full) = space::check(&self.turn.0.options, 0) {
             self.roll_back();
             return Ok(Attempt::Done(all_failed(plan, &full)));
         }
@@ -234,12 +239,7 @@ impl Writer {
 
     pub(super) fn write_position(&mut self, slot: &Slot, point: &CommitPoint<'_>) -> Result<(), SqliteError> {
         let position = slot.position();
-        self.internal(|own| {
-            own.sql.position.bind_integer(1, position.epoch.0 as i64)?;
-            own.sql.position.bind_integer(2, position.index.0 as i64)?;
-            own.sql.position.bind_integer(3, position.previous_chain.0 as i64)?;
-            own.sql.position.execute()
-        })?;
+        self.internal(|own| own.sql.position.write(&position))?;
         point.arm();
         Ok(())
     }
@@ -254,6 +254,18 @@ impl Writer {
         self.ordered.store(true, Ordering::Relaxed);
         let committed = self.internal(|own| own.sql.commit.execute());
         self.ordered.store(false, Ordering::Relaxed);
+        self.settle(committed, slot, results, plan, point)
+    }
+
+    /// What COMMIT and the commit point together mean.
+    pub(super) fn settle(
+        &mut self,
+        committed: Result<(), SqliteError>,
+        slot: &Slot,
+        results: Vec<Result<Done, SqlFailure>>,
+        plan: &mut Plan,
+        point: &CommitPoint<'_>,
+    ) -> Result<Attempt, Fatal> {
         self.rows.watch.mode.set(Mode::Off);
         let decision = point.take_decision();
         let error = match (committed, decision) {

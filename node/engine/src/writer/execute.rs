@@ -198,7 +198,7 @@ impl Writer {
 
     /// The outcome of then, if the key was used before. A success also when the result was not kept, or not its rows: after
     /// an error the client might write again.
-    fn replay(&mut self, key: &RequestKey, statements: usize) -> Result<Option<Done>, Stop> {
+    pub(super) fn replay(&mut self, key: &RequestKey, statements: usize) -> Result<Option<Done>, Stop> {
         let found = self.internal(|own| own.keys.lookup(&key.tag)).map_err(|error| self.broken(error))?;
         let Some(found) = found else {
             return Ok(None);

@@ -14,6 +14,7 @@
 //! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
 //! | [`replay`] | statement records of another leader, run again |
 //! | [`rows`], [`apply_rows`] | the group as row changes; row changes of another leader |
+//! | [`vacuum`] | VACUUM, a group of its own |
 //! | [`keys`] | outcomes kept under idempotency keys |
 //! | [`plan`] | what the attempts at one group have shown |
 //! | [`own_sql`], [`space`] | the engine's own statements; is there room on the disk |
@@ -34,6 +35,7 @@ mod recording;
 mod replay;
 mod rows;
 mod space;
+pub(crate) mod vacuum;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,5 +1,6 @@
 //! The engine's own statements on the writer's connection.
 
+use crate::internal::PositionWriter;
 use crate::sql::statement::{Handle, SqliteError, Stmt};
 
 pub(super) struct OwnSql {
@@ -10,7 +11,7 @@ pub(super) struct OwnSql {
     pub(super) undo: Stmt,
     pub(super) release: Stmt,
     pub(super) undefer: Stmt,
-    pub(super) position: Stmt,
+    pub(super) position: PositionWriter,
     pub(super) fragile: Stmt,
     pub(super) free_pages: Stmt,
     pub(super) cookie: Stmt,
@@ -27,7 +28,7 @@ impl OwnSql {
             undo: stmt("ROLLBACK TO _rdb_transaction")?,
             release: stmt("RELEASE _rdb_transaction")?,
             undefer: stmt("PRAGMA defer_foreign_keys = OFF")?,
-            position: stmt("UPDATE _rdb_position SET epoch = ?1, idx = ?2, previous_chain = ?3 WHERE id = 1")?,
+            position: PositionWriter::new(db)?,
             cookie: stmt("PRAGMA schema_version")?,
             free_pages: stmt("PRAGMA freelist_count")?,
             // ON CONFLICT FAIL and RAISE(FAIL) keep the rows changed before the failure; deferred keys are found

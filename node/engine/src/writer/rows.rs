@@ -247,6 +247,17 @@ impl Writer {
         Ok(Some(RowsOffer { group, alone, watch: Rc::clone(&self.rows.watch) }))
     }
 
+    /// Of a group that changes the schema's version, and no row. Before it has begun.
+    pub(super) fn no_rows(&mut self, slot: &Slot, cookie_after: u32) -> Result<Option<RowsOffer>, SqliteError> {
+        self.begin_rows()?;
+        if !self.rows.on {
+            return Ok(None);
+        }
+        let cookies = (self.rows.cookie, cookie_after);
+        let group = self.rows.watch.with_log(|log| log.group(cookies, slot.previous.chain, chance::seed(), None));
+        Ok(Some(RowsOffer { group, alone: false, watch: Rc::clone(&self.rows.watch) }))
+    }
+
     /// The sums after the group; `None` when they are not kept.
     pub(super) fn settle_sums(&mut self, counters: &Counters) -> Result<Option<RowSums>, SqliteError> {
         if !self.recording.sums {

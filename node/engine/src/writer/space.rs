@@ -9,8 +9,8 @@ use crate::engine::EngineOptions;
 use crate::error::SqlFailure;
 use crate::writer::full;
 
-/// Refuses when less than the reserve is left. A file system that cannot say how much is left has enough.
-pub(super) fn check(options: &EngineOptions) -> Result<(), SqlFailure> {
+/// Refuses when less than the reserve is left beside what is still `needed`. A file system that cannot say how much is left has enough.
+pub(super) fn check(options: &EngineOptions, needed: u64) -> Result<(), SqlFailure> {
     if options.reserve_bytes == 0 {
         return Ok(());
     }
@@ -26,9 +26,10 @@ pub(super) fn check(options: &EngineOptions) -> Result<(), SqlFailure> {
         stats.assume_init()
     };
     let free = stats.f_bavail as u64 * stats.f_frsize as u64;
-    if free < options.reserve_bytes {
-        let reserve = options.reserve_bytes;
-        return Err(full(format!("{free} bytes are free on the disk, {reserve} are kept in reserve")));
+    let reserve = options.reserve_bytes;
+    if free < reserve.saturating_add(needed) {
+        let needs = if needed > 0 { format!(" and this needs {needed}") } else { String::new() };
+        return Err(full(format!("{free} bytes are free on the disk, {reserve} are kept in reserve{needs}")));
     }
     Ok(())
 }
