@@ -4,6 +4,7 @@ mod world;
 
 use rdb_control::status::Reason;
 use rdb_control::{AdminCall, CallRecord, Phase};
+use rdb_protocol::BOOTSTRAP_VERSION;
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 use rdb_protocol::status::NodeState;
 use world::{World, name};
@@ -536,6 +537,39 @@ fn a_member_that_was_told_to_fetch_its_data_anew_is_not_counted_on() {
     assert!(!world.status().config.as_ref().unwrap().next.as_ref().unwrap().cohort.contains(&told));
     world.run_until("the new rule holds", |w| w.settled() && w.acks() == 1);
     assert_eq!(world.status().epoch.0, 1);
+}
+
+#[test]
+fn a_new_cluster_is_not_opened_by_giving_up_the_change_to_the_asked_for_rule() {
+    let mut world = World::new(|_| {});
+    world.run_until("a change", |w| w.status().config.as_ref().is_some_and(|config| config.next.is_some()));
+    let leader = world.leader();
+    world.nodes.values_mut().filter(|node| node.name != leader).for_each(|node| node.isolated = true);
+    world.run_ms(60_000);
+    assert_eq!(world.status().config.as_ref().unwrap().current.version, BOOTSTRAP_VERSION);
+    assert!(world.status().message.contains("accept the data loss"), "{}", world.status().message);
+    world.nodes.values_mut().for_each(|node| node.isolated = false);
+    world.run_until("the asked-for rule holds", |w| w.settled() && w.acks() == 1);
+    assert!(!world.has_event("ConfigChangeGivenUp"));
+}
+
+#[test]
+fn a_leader_that_never_needed_a_lease_is_not_replaced_without_a_persons_word() {
+    let mut world = World::steady(|spec| {
+        spec.instances = 1;
+        spec.replication.mode = Mode::Async;
+    });
+    let leader = world.leader();
+    world.change_spec(|spec| spec.instances = 3);
+    world.run_until("a change", |w| w.status().config.as_ref().unwrap().next.is_some());
+    world.node(&leader).hidden = true;
+    world.node(&leader).isolated = true;
+    world.run_ms(60_000);
+    assert_eq!((world.leader(), world.status().epoch.0), (leader.clone(), 1));
+    assert!(world.status().message.contains("accept the data loss"), "{}", world.status().message);
+    world.node(&leader).hidden = false;
+    world.node(&leader).isolated = false;
+    world.run_until("all are in", |w| w.settled() && w.cohort().len() == 3);
 }
 
 #[test]

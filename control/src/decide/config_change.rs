@@ -96,23 +96,22 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         return false;
     }
     let knows = leading.config.as_ref().is_some_and(|known| known.next.as_ref() == Some(next));
-    let refused = told(view, CallKind::NextConfig, |call| matches!(call, AdminCall::NextConfig(c) if c.next == *next));
-    let given_up = !knows && matches!(refused, Some(CallOutcome::Refused(_))) && view.can_commit(&pair.current);
-    if !knows && !given_up {
+    let answer = told(view, CallKind::NextConfig, |call| matches!(call, AdminCall::NextConfig(c) if c.next == *next));
+    let refused = !knows && matches!(answer, Some(CallOutcome::Refused(_))) && view.can_commit(&pair.current);
+    let given_up = as_before(pair, next).filter(|_| refused);
+    if !knows && given_up.is_none() {
         let call = AdminCall::NextConfig(NextConfig { epoch: status.epoch, next: next.clone() });
         draft.call(view, &leader.name, call, AfterDone::Repeat);
         return false;
     }
-    let keep = if given_up { Some(as_before(pair, next)) } else { keep(view, pair, next) };
-    match keep {
+    match given_up.or_else(|| keep(view, pair, next)) {
         Some(keep) => {
             let call = AdminCall::Settle(Settle { epoch: status.epoch, version: next.version, keep });
             draft.call(view, &leader.name, call, AfterDone::Repeat);
         }
         None => draft.block(format!(
-            "Neither config {} nor {} can be met by the members in reach: {}",
-            pair.current.version,
-            next.version,
+            "{} waits for enough members in reach; there are {}",
+            describe("Changing to", next),
             list(view.answering().iter().map(|member| &member.name)),
         )),
     }
@@ -134,16 +133,18 @@ fn told<'a>(view: &View<'a>, kind: CallKind, is_it: impl Fn(&AdminCall) -> bool)
 }
 
 /// The old rule under the new version: a change that is given up uses its number up, so that no other change can be taken
-/// for it.
-fn as_before(pair: &ConfigPair, next: &ClusterConfig) -> ClusterConfig {
-    ClusterConfig { version: next.version, ..pair.current.clone() }
+/// for it. `None` while bootstrapping: under a later version clients may write, and the rule that was asked for does not
+/// hold yet.
+fn as_before(pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
+    let bootstrapping = pair.current.version == BOOTSTRAP_VERSION;
+    (!bootstrapping).then(|| ClusterConfig { version: next.version, ..pair.current.clone() })
 }
 
 /// Which of the two to keep: the new one if it can be met, else the old one. The leader obeys the first answer in its
 /// epoch, so what was asked once is asked again.
 fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
     rdb_protocol::if_planted!(SettledTwice => {
-        return [next.clone(), as_before(pair, next)].into_iter().find(|config| view.can_commit(config));
+        return std::iter::once(next.clone()).chain(as_before(pair, next)).find(|config| view.can_commit(config));
     });
     let key = CallKey { to: view.status().leader.as_ref()?.name.clone(), kind: CallKind::Settle };
     let asked = view.observed.calls.get(&key).and_then(|record| match (&record.call, &record.outcome) {
@@ -154,7 +155,7 @@ fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterC
     if let Some(asked) = asked.filter(|asked| asked.epoch == view.status().epoch && asked.version == next.version) {
         return Some(asked.keep.clone());
     }
-    [next.clone(), as_before(pair, next)].into_iter().find(|config| view.can_commit(config))
+    std::iter::once(next.clone()).chain(as_before(pair, next)).find(|config| view.can_commit(config))
 }
 
 fn finish(view: &View, draft: &mut Draft, pair: &ConfigPair, report: &SettleReport) {

@@ -172,15 +172,14 @@ impl<'a> View<'a> {
     }
 
     /// The spec allows elections that may lose acknowledged records. What the mode `async` implies holds only while no
-    /// standing config asks for followers' copies: on the way from or to another mode the stricter one counts.
+    /// standing config asks for followers' copies: on the way from or to another mode the stricter one counts. The leader
+    /// of a config of one needs no lease (rule 17), so it may go on without end: taking its place is left to a person.
     pub(super) fn loss_allowed(&self) -> bool {
-        match self.cluster.data_loss {
+        let Some(config) = &self.status().config else { return false };
+        let ends = config.standing().all(|standing| standing.acks > 0 || standing.cohort.len() > 1);
+        ends && match self.cluster.data_loss {
             Some(explicit) => explicit == DataLoss::Allow,
-            None => {
-                let config = self.status().config.as_ref();
-                self.cluster.mode == Mode::Async
-                    && config.is_some_and(|config| config.standing().all(|standing| standing.acks == 0))
-            }
+            None => self.cluster.mode == Mode::Async && config.standing().all(|standing| standing.acks == 0),
         }
     }
 

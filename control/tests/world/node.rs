@@ -441,7 +441,7 @@ fn catch_up(follower: &mut Node, leader: &Node, now: u64) {
 
 fn commit(leader: &mut Node, holders: &BTreeSet<Member>, now: u64, checker: &mut Checker) {
     let Some(config) = leader.config.clone() else { return };
-    leader.waits_lease = config.standing().any(|config| config.acks == 0 && config.cohort.len() > 1);
+    leader.waits_lease = config.standing().all(|config| config.acks == 0 && config.cohort.len() > 1);
     // Rule 3: flushed by the leader, and by W+1 of K.
     if !holders.contains(&leader.member()) || !config.is_durable(holders) {
         leader.waiting_since_ms.get_or_insert(now);
