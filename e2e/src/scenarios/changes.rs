@@ -97,7 +97,7 @@ pub async fn volumes_grow(case: Case) -> anyhow::Result<()> {
 }
 
 /// Uids of the pods by name, and when each pod was made.
-async fn generations(database: &Database) -> anyhow::Result<Vec<(String, String, String)>> {
+pub async fn generations(database: &Database) -> anyhow::Result<Vec<(String, String, String)>> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let pods = database.pods().await?;
     Ok(pods

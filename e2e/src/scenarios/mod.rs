@@ -9,6 +9,7 @@
 //! | [`changes`] | switchover, scaling, growth, rolling updates, deletion |
 //! | [`volumes`] | snapshots, lost volumes, a restart of everything, full disks |
 //! | [`modes`] | durability modes, degraded mode, maintenance, hibernation |
+//! | [`requests`] | what is asked for by annotation, secrets that are replaced |
 //! | [`mistakes`] | requests that are wrong or dangerous |
 
 pub mod basics;
@@ -18,6 +19,7 @@ pub mod failover;
 pub mod machines;
 pub mod mistakes;
 pub mod modes;
+pub mod requests;
 pub mod volumes;
 
 use std::future::Future;
@@ -96,10 +98,12 @@ scenarios! {
     Faults 240 modes::maintenance_holds_failover_back,
     Faults 240 modes::hibernates_and_wakes,
     Faults 180 modes::async_mode_accounts_for_what_it_loses,
+    Faults 300 requests::annotations_are_carried_out,
     Faults 300 mistakes::dangerous_requests_lose_nothing,
     Faults 240 mistakes::broken_surroundings_are_named,
     Faults 240 mistakes::foreign_volumes_are_left_alone,
     Faults 240 mistakes::name_reused_over_old_volumes,
+    Long 600 requests::tokens_are_replaced,
     Long 600 machines::node_unplugged,
     Long 900 control_plane::api_server_away_for_five_minutes,
     Long 600 control_plane::api_server_hangs,
