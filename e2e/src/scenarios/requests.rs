@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::changes::generations;
 use super::failover::mended;
 use super::{before, database_with_load};
-use crate::clock::wall_ms;
 use crate::faults;
 use crate::harness::client::PATIENT_ATTEMPT;
 use crate::harness::{Case, Database, LoadPod, eventually};
