@@ -266,23 +266,25 @@ impl Node {
             ApplyError::Diverged { .. }
             | ApplyError::PageSize { .. }
             | ApplyError::Malformed { .. }
-            | ApplyError::Failed { .. } => {
-                let mut core = self.lock();
-                if core.generation != generation {
-                    return;
-                }
-                core.problem("DIVERGED", error.to_string());
-                let reason = error.to_string();
-                let noted = core.control.update(|state| state.data = DataState::Diverged { reason: reason.clone() });
-                if let Err(error) = noted {
-                    die("cannot note a divergence", &error);
-                }
-                self.publish(&core);
-                drop(core);
-                self.seeding.request(generation, reason);
-            }
+            | ApplyError::Failed { .. } => self.diverged(generation, error.to_string()),
             ApplyError::Order { .. } | ApplyError::Io(_) => die("cannot apply committed records", error),
         }
+    }
+
+    /// The database is not the leader's: it is not served any more, and fetched anew.
+    fn diverged(&self, generation: u64, reason: String) {
+        let mut core = self.lock();
+        if core.generation != generation {
+            return;
+        }
+        core.problem("DIVERGED", reason.clone());
+        let noted = core.control.update(|state| state.data = DataState::Diverged { reason: reason.clone() });
+        if let Err(error) = noted {
+            die("cannot note a divergence", &error);
+        }
+        self.publish(&core);
+        drop(core);
+        self.seeding.request(generation, reason);
     }
 }
 

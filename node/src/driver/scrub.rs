@@ -4,8 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdb_engine::{ApplyError, EngineError};
-use rdb_protocol::Index;
+use rdb_engine::EngineError;
 
 use super::Node;
 
@@ -40,17 +39,19 @@ fn scrub(node: &Arc<Node>) {
     });
     match checked {
         Ok((_, true)) => {}
-        Ok((index, false)) => damaged(node, generation, index, "its pages are not what was written"),
-        Err(EngineError::Corrupt { why, .. }) => damaged(node, generation, node.view.applied(), &why),
+        Ok((index, false)) => {
+            damaged(node, generation, &format!("its pages at record {index} are not what was written"));
+        }
+        Err(EngineError::Corrupt { why, .. }) => damaged(node, generation, &why),
         Err(error) => tracing::warn!(%error, "the background check of the database could not be made"),
     }
 }
 
-fn damaged(node: &Node, generation: u64, index: Index, why: &str) {
+fn damaged(node: &Node, generation: u64, why: &str) {
     let what = format!("the background check found the database damaged: {why}");
     if node.view.is_open() {
         // A leader gives its place to a follower whose database is whole; this node then starts anew as one.
         super::die("the database of the leader is damaged", &what);
     }
-    node.apply_failed(generation, &ApplyError::Failed { index, what });
+    node.diverged(generation, what);
 }

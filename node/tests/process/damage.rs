@@ -257,3 +257,70 @@ fn damage_of_a_large_database_is_found_before_anybody_reads_it() {
     cluster.wait_caught_up(1);
     cluster.assert_equal_content();
 }
+
+/// Three nodes that check their databases all the time; `i` has all of its rows in its database file, and runs.
+fn with_checked_rows(i: usize) -> (Cluster, Ledger, PathBuf) {
+    let mut cluster = Cluster::prepare(3);
+    for node in &mut cluster.nodes {
+        node.set_environment("RDB_SCRUB_INTERVAL_MS", "50");
+    }
+    cluster.bootstrap(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    let database = stopped_with_rows(&mut cluster, &mut ledger, i);
+    cluster.nodes[i].start();
+    if i == cluster.leader {
+        cluster.elect(i);
+    } else {
+        cluster.follow(i);
+        cluster.wait_caught_up(i);
+        cluster.reconfigure(&[0, 1, 2], 1);
+    }
+    (cluster, ledger, database)
+}
+
+#[test]
+fn damage_that_no_record_touches_is_found_by_the_background_check() {
+    let (mut cluster, mut ledger, database) = with_checked_rows(1);
+    let before = incarnation(&cluster, 1);
+    // With a leader that does not answer, the node stays as it is.
+    cluster.nodes[0].signal(libc::SIGSTOP);
+    flip_some_row(&database);
+    wait_until("it has found the damage", || cluster.nodes[1].problems() == ["DIVERGED"]);
+    wait_until("its acknowledgements count no more", || incarnation(&cluster, 1) != before);
+    assert!(cluster.nodes[1].output().contains("the background check found the database damaged"));
+    let state = cluster.nodes[1].status().state;
+    assert!(matches!(state, NodeState::Diverged | NodeState::Seeding), "{state:?}");
+    assert_eq!(cluster.nodes[1].get("/v1/snapshot").error(), ErrorCode::Unavailable);
+    let ready = cluster.nodes[1].get("/readyz");
+    assert!(ready.status == 503 && ready.body.as_str().unwrap().contains("DIVERGED"));
+    assert!(cluster.nodes[2].problems().is_empty(), "the others are well");
+
+    cluster.nodes[0].signal(libc::SIGCONT);
+    cluster.follow(1);
+    cluster.wait_caught_up(1);
+    assert_eq!(cluster.nodes[1].status().seed.unwrap().method, "stream");
+    assert!(cluster.nodes[1].problems().is_empty());
+    cluster.reconfigure(&[0, 1, 2], 1);
+    ledger.write_all(cluster.leader(), 3, 100);
+    cluster.assert_equal_content();
+    cluster.elect(1);
+    ledger.check(cluster.leader());
+}
+
+#[test]
+fn a_leader_whose_database_is_found_damaged_gives_its_place_away() {
+    let (mut cluster, mut ledger, database) = with_checked_rows(0);
+    let before = incarnation(&cluster, 0);
+    flip_some_row(&database);
+    assert!(!cluster.nodes[0].wait_exit().success());
+    assert!(cluster.nodes[0].output().contains("the background check found the database damaged"));
+    cluster.elect_without(1, Some(0));
+    ledger.write_all(cluster.leader(), 3, 100);
+    cluster.nodes[0].start();
+    assert_eq!(cluster.nodes[0].problems(), ["DATABASE_CORRUPT"]);
+    assert_ne!(incarnation(&cluster, 0), before);
+    cluster.follow(0);
+    cluster.wait_caught_up(0);
+    ledger.check(cluster.leader());
+    cluster.assert_equal_content();
+}
