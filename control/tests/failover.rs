@@ -2,9 +2,9 @@
 
 mod world;
 
+use rdb_control::Phase;
 use rdb_control::spec::Span;
 use rdb_control::status::Reason;
-use rdb_control::Phase;
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 use world::{World, name};
 

@@ -2,7 +2,6 @@
 
 mod world;
 
-use rdb_control::spec::Span;
 use rdb_control::Phase;
 use rdb_protocol::settings::Mode;
 use rdb_protocol::status::NodeState;

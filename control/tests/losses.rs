@@ -2,10 +2,10 @@
 
 mod world;
 
-use rdb_control::spec::DataLoss;
 use rdb_control::Phase;
-use rdb_protocol::settings::Mode;
+use rdb_control::spec::DataLoss;
 use rdb_protocol::NodeName;
+use rdb_protocol::settings::Mode;
 use world::World;
 
 /// An async cluster whose leader has acknowledged records that nobody else has, and its name.

@@ -2,8 +2,8 @@
 
 mod world;
 
-use rdb_control::status::Reason;
 use rdb_control::Phase;
+use rdb_control::status::Reason;
 use rdb_protocol::settings::Mode;
 use world::World;
 
