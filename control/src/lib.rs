@@ -7,6 +7,7 @@
 //! | [`cluster`] | the spec parsed into a valid type; everything below relies on its bounds |
 //! | [`status`] | the stored status: the decisions made so far (compare-and-swap only) and what is told to people |
 //! | [`observed`] | what a driver saw: the stored status, the nodes' reports, evidence, answers, requests |
+//! | [`upkeep`] | what every driver does alike to keep that |
 //! | [`plan`] | what a driver has to do |
 //! | [`mod@decide`] | the decisions, one file per concern |
 //! | [`time`] | points in time as the driver's clock counts them |
@@ -28,6 +29,7 @@ pub mod plan;
 pub mod spec;
 pub mod status;
 pub mod time;
+pub mod upkeep;
 
 pub use cluster::{Cluster, InvalidSpec};
 pub use decide::decide;
@@ -39,3 +41,4 @@ pub use plan::{Action, AdminCall, CallKind, Event, Plan, RequestKind};
 pub use spec::ClusterSpec;
 pub use status::{ClusterStatus, Phase};
 pub use time::Time;
+pub use upkeep::{CallInFlight, ExitedBoots};

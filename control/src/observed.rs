@@ -10,6 +10,7 @@ use rdb_protocol::{ClusterId, Epoch, Incarnation, Index, NodeName};
 use crate::plan::{AdminCall, CallKind};
 use crate::status::ClusterStatus;
 use crate::time::Time;
+use crate::upkeep::ExitedBoots;
 
 /// Everything that a decision may depend on.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,9 +67,9 @@ pub struct InstanceObservation {
     /// The last line of its status stream, kept when the stream ends.
     pub report: Option<Report>,
     /// Processes (boot ids) of this instance that surely ended: the parent's wait returned, or the kubelet reported
-    /// `terminated` for the container that had this boot id. Keep at least the last few: the leader's death must not be
+    /// `terminated` for the container that had this boot id. The last few are kept: the leader's death must not be
     /// forgotten because its next process already runs. Never put one here on weaker evidence (rule 16).
-    pub exited_boots: BTreeSet<Incarnation>,
+    pub exited_boots: ExitedBoots,
     /// The answer to the latest `fence` call that was answered, of whatever epoch.
     pub fence_answer: Option<FenceAnswer>,
     /// Why the running process is not what the spec asks for now: another image, other resources, a restart that was asked
@@ -181,7 +182,7 @@ impl InstanceObservation {
             node: None,
             connection: Connection::Lost { since },
             report: None,
-            exited_boots: BTreeSet::new(),
+            exited_boots: ExitedBoots::default(),
             fence_answer: None,
             outdated: None,
             draining: false,

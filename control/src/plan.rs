@@ -21,12 +21,11 @@ pub struct Plan {
 pub enum Action {
     /// `POST /v1/admin/<call>` to an instance, at the address that its observation has.
     ///
-    /// Start it and go on without waiting. Put a [`crate::CallRecord`] into `Observed::calls` under (instance, kind) when
-    /// it is started, in place of the one that is there, and complete it when the answer comes; a call that was replaced
-    /// in its slot is left to end by itself, and its answer is used only if it is a recruit's. Give up (outcome `Failed`)
-    /// after a second or so: a frozen node accepts connections. Never repeat a call by yourself: `decide` repeats what
-    /// went unanswered after [`crate::decide::CALL_RETRY`], and leaves alone what is in flight. A recruit's answer to
-    /// `fence` also goes into `InstanceObservation::fence_answer`, unless one of a higher epoch is there.
+    /// Start it and go on without waiting: [`crate::Observed::note_call`] when it is started, and
+    /// [`crate::Observed::note_outcome`] when the answer comes; a call that was replaced in its slot is left to end by
+    /// itself. A recruit's answer to `fence` also goes to [`crate::InstanceObservation::take_fence_answer`]. Give up
+    /// (outcome `Failed`) after a second or so: a frozen node accepts connections. Never repeat a call by yourself:
+    /// `decide` repeats what went unanswered after [`crate::decide::CALL_RETRY`], and leaves alone what is in flight.
     Call { to: NodeName, call: AdminCall },
     /// Answer the leader's lease request (rule 17): `POST /v1/admin/lease`. Put it into `Observed::lease_answered` with
     /// the present time, and only then send it. Dropping it is safe; sending it late is not: if it can't be sent within

@@ -3,22 +3,17 @@
 use std::collections::BTreeMap;
 
 use rdb_control::{
-    Action, AdminCall, CallKey, CallOutcome, CallRecord, ClusterStatus, FenceAnswer, InstanceObservation,
-    LeaseAnswered, Lifecycle, RequestKind, Time, decide,
+    Action, AdminCall, CallOutcome, ClusterStatus, InstanceObservation, LeaseAnswered, Lifecycle, RequestKind, Time,
+    decide,
 };
 use rdb_protocol::admin::{LeaseAnswer, Recruit};
 use rdb_protocol::{Incarnation, NodeName};
 
 use super::input::{Input, now};
+use super::instance::Instance;
 use super::store::StoreError;
 use super::supervisor::Supervisor;
 use crate::clock;
-
-/// A call whose answer is awaited.
-pub struct InFlight {
-    key: CallKey,
-    sent_at: Time,
-}
 
 impl Supervisor {
     /// Decides once and carries it out. True: the status changed, so decide again.
@@ -26,33 +21,15 @@ impl Supervisor {
         let at = now();
         self.observed.unix_ms = clock::unix_ms();
         self.observed.generation = self.spec.generation;
-        self.lend_instances();
+        self.observed.borrow_instances(observations(&mut self.instances));
         let plan = decide(&self.cluster, &self.observed, at);
-        self.return_instances();
+        self.observed.return_instances(observations(&mut self.instances));
         self.wake_at = None;
         let mut again = false;
         for action in plan.actions {
             again |= self.carry_out(action);
         }
         again
-    }
-
-    /// `decide` takes the observations in one map; they live in the instances. Moving them there and back costs a few
-    /// pointers, copying every report for each decision would not.
-    fn lend_instances(&mut self) {
-        let lend = |instance: &mut super::instance::Instance| {
-            std::mem::replace(&mut instance.observed, InstanceObservation::unknown(Time::default()))
-        };
-        self.observed.instances =
-            self.instances.iter_mut().map(|(name, instance)| (name.clone(), lend(instance))).collect();
-    }
-
-    fn return_instances(&mut self) {
-        for (name, observed) in std::mem::take(&mut self.observed.instances) {
-            if let Some(instance) = self.instances.get_mut(&name) {
-                instance.observed = observed;
-            }
-        }
     }
 
     fn carry_out(&mut self, action: Action) -> bool {
@@ -87,8 +64,7 @@ impl Supervisor {
         let Some(instance) = self.instances.get(&to) else { return };
         let (number, sent_at) = (self.next_call, now());
         self.next_call += 1;
-        let key = CallKey { to, kind: call.kind() };
-        self.journal.fact("Call", format!("{} {}", key.kind.path(), key.to));
+        self.journal.fact("Call", format!("{} {to}", call.kind().path()));
         let inputs = self.inputs.clone();
         self.caller.start(&instance.address, &call, move |answer| {
             let input = Input::Answered { call: number, outcome: answer.outcome, recruit: answer.recruit, at: now() };
@@ -96,33 +72,19 @@ impl Supervisor {
             let _ = inputs.send(input);
         });
         let boot = instance.observed.status().map(|status| status.boot);
-        let record = CallRecord { call, sent_at, boot, outcome: None, finished_at: None };
-        self.observed.calls.insert(key.clone(), record);
-        self.calls.insert(number, InFlight { key, sent_at });
+        self.calls.insert(number, self.observed.note_call(to, call, boot, sent_at));
     }
 
-    /// Takes the answer to a call. A recruit's answer counts even if its slot is taken by a later call.
+    /// Takes the answer to a call.
     pub(super) fn answered(&mut self, number: u64, outcome: CallOutcome, recruit: Option<Recruit>, at: Time) {
-        let Some(InFlight { key, sent_at }) = self.calls.remove(&number) else { return };
-        let took = at.since(sent_at).as_micros();
-        let how = match &outcome {
-            CallOutcome::Done => "done".to_owned(),
-            CallOutcome::Refused(refusal) => format!("refused: {refusal}"),
-            CallOutcome::Failed(message) => format!("failed: {message}"),
-        };
-        self.journal.fact("Answer", format!("{} {}: {how} after {took} us", key.kind.path(), key.to));
+        let Some(call) = self.calls.remove(&number) else { return };
+        let took = at.since(call.sent_at).as_micros();
+        let key = &call.key;
+        self.journal.fact("Answer", format!("{} {}: {outcome} after {took} us", key.kind.path(), key.to));
         if let (Some(recruit), Some(instance)) = (recruit, self.instances.get_mut(&key.to)) {
-            let held = instance.observed.fence_answer.as_ref().map(|answer| answer.recruit.epoch);
-            if held.is_none_or(|epoch| epoch <= recruit.epoch) {
-                instance.observed.fence_answer = Some(FenceAnswer { recruit, received_at: at });
-            }
+            instance.observed.take_fence_answer(recruit, at);
         }
-        if let Some(record) = self.observed.calls.get_mut(&key)
-            && record.sent_at == sent_at
-        {
-            record.outcome = Some(outcome);
-            record.finished_at = Some(at);
-        }
+        self.observed.note_outcome(&call, outcome, at);
     }
 
     /// Rule 17: the answer is noted before it is sent.
@@ -255,4 +217,11 @@ impl Supervisor {
     pub(super) fn names(&self) -> BTreeMap<String, NodeName> {
         self.instances.keys().map(|name| (name.to_string(), name.clone())).collect()
     }
+}
+
+/// `decide` takes the observations in one map; they live in the instances.
+fn observations(
+    instances: &mut BTreeMap<NodeName, Instance>,
+) -> impl Iterator<Item = (&NodeName, &mut InstanceObservation)> {
+    instances.iter_mut().map(|(name, instance)| (name, &mut instance.observed))
 }

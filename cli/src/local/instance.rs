@@ -1,14 +1,13 @@
 //! One node of a local cluster: its process, its status stream, and what was observed of both.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use rdb_control::{Connection, InstanceObservation, Lifecycle, Report, Time};
+use rdb_protocol::NodeName;
 use rdb_protocol::status::NodeStatus;
-use rdb_protocol::{Incarnation, NodeName};
 use rustix::process::Signal;
 
 use super::LocalError;
@@ -23,10 +22,6 @@ pub const RESTART_PAUSE: Duration = Duration::from_secs(1);
 /// A node that was told to end and has not done so by then is killed: twice the longest default transaction.
 pub const END_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Ended processes that are remembered. `decide` needs the leader's last one, and a leader's boot id is settled long before
-/// it could have been restarted so often.
-const REMEMBERED_BOOTS: usize = 32;
-
 pub struct Instance {
     pub name: NodeName,
     pub address: String,
@@ -38,7 +33,6 @@ pub struct Instance {
     /// When to kill it, after it was told to end.
     pub kill_at: Option<Time>,
     launch: Arc<AtomicU64>,
-    ended_boots: VecDeque<Incarnation>,
     _watcher: Watcher,
 }
 
@@ -64,7 +58,6 @@ impl Instance {
             restart_at: None,
             kill_at: None,
             launch,
-            ended_boots: VecDeque::new(),
             _watcher: watcher,
         })
     }
@@ -92,7 +85,7 @@ impl Instance {
         let running = self.process.is_some() && launch == self.launch.load(Ordering::SeqCst);
         if !running {
             // The last words of a process that has ended: they name it, and are proof of whose end it was.
-            self.remember_end(status.boot);
+            self.observed.exited_boots.insert(status.boot);
             return true;
         }
         self.observed.connection = Connection::Connected;
@@ -112,24 +105,12 @@ impl Instance {
         }
         // Reports of a running process come from the present launch only, so this one is the process that ended.
         if let Some(boot) = self.observed.status().map(|status| status.boot) {
-            self.remember_end(boot);
+            self.observed.exited_boots.insert(boot);
         }
         self.process = None;
         self.frozen = false;
         self.kill_at = None;
         true
-    }
-
-    fn remember_end(&mut self, boot: Incarnation) {
-        if !self.observed.exited_boots.insert(boot) {
-            return;
-        }
-        self.ended_boots.push_back(boot);
-        if self.ended_boots.len() > REMEMBERED_BOOTS
-            && let Some(oldest) = self.ended_boots.pop_front()
-        {
-            self.observed.exited_boots.remove(&oldest);
-        }
     }
 
     /// Sends a signal; false if no process runs.

@@ -70,7 +70,7 @@ pub struct Supervisor {
     /// All but `instances`, which are put in for each decision.
     pub(super) observed: Observed,
     /// Admin calls in flight by number, with the slot that they were made for.
-    pub(super) calls: BTreeMap<u64, super::carry_out::InFlight>,
+    pub(super) calls: BTreeMap<u64, rdb_control::CallInFlight>,
     pub(super) next_call: u64,
     pub(super) wake_at: Option<Time>,
     pub(super) inputs: Sender<Input>,

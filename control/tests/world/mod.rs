@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdb_control::{
-    Action, AdminCall, CallKey, CallOutcome, CallRecord, Cluster, ClusterSpec, ClusterStatus, Connection, Event,
-    FenceAnswer, InstanceObservation, LeaseAnswered, Lifecycle, Observed, Phase, Report, RequestKind, Time, decide,
+    Action, AdminCall, CallInFlight, CallOutcome, Cluster, ClusterSpec, ClusterStatus, Connection, Event,
+    InstanceObservation, LeaseAnswered, Lifecycle, Observed, Phase, Report, RequestKind, Time, decide,
 };
 use rdb_protocol::{ClusterId, Incarnation, NodeName};
 
@@ -40,7 +40,7 @@ pub struct World {
     pub swaps: u64,
     /// Every order to renew an instance.
     pub recreations: Vec<NodeName>,
-    in_flight: Vec<(NodeName, AdminCall)>,
+    in_flight: Vec<(CallInFlight, AdminCall)>,
     next_id: u64,
 }
 
@@ -309,35 +309,29 @@ impl World {
     fn send(&mut self, to: NodeName, call: AdminCall) {
         self.calls_sent += 1;
         let boot = self.observed.instances[&to].status().map(|status| status.boot);
-        let key = CallKey { to: to.clone(), kind: call.kind() };
-        let record = CallRecord { call: call.clone(), sent_at: self.now(), boot, outcome: None, finished_at: None };
-        self.observed.calls.insert(key, record);
-        self.in_flight.push((to, call));
+        let now = self.now();
+        self.in_flight.push((self.observed.note_call(to, call.clone(), boot, now), call));
     }
 
     fn answer_calls(&mut self) {
-        for (to, call) in std::mem::take(&mut self.in_flight) {
+        for (sent, call) in std::mem::take(&mut self.in_flight) {
             let now = self.now();
             let seed = Incarnation(self.fresh_id());
-            let reached = self.nodes.get_mut(&to).filter(|node| node.alive && !node.frozen && !node.hidden);
+            let to = &sent.key.to;
+            let reached = self.nodes.get_mut(to).filter(|node| node.alive && !node.frozen && !node.hidden);
             let outcome = match reached {
                 None => CallOutcome::Failed("no answer".to_owned()),
                 Some(node) => match node.call(&call, self.now_ms, seed) {
                     Err(refusal) => CallOutcome::Refused(refusal),
                     Ok(recruit) => {
                         if let Some(recruit) = recruit {
-                            let answer = FenceAnswer { recruit, received_at: now };
-                            self.observed.instances.get_mut(&to).unwrap().fence_answer = Some(answer);
+                            self.observed.instances.get_mut(to).unwrap().take_fence_answer(recruit, now);
                         }
                         CallOutcome::Done
                     }
                 },
             };
-            let key = CallKey { to, kind: call.kind() };
-            if let Some(record) = self.observed.calls.get_mut(&key).filter(|record| record.call == call) {
-                record.outcome = Some(outcome);
-                record.finished_at = Some(now);
-            }
+            self.observed.note_outcome(&sent, outcome, now);
         }
     }
 

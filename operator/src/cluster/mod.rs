@@ -76,7 +76,7 @@ pub struct Worker {
     pub(crate) instances: BTreeMap<NodeName, Instance>,
     pub(crate) tokens: Tokens,
     /// Admin calls in flight by number, with the slot that they were made for.
-    pub(crate) in_flight: BTreeMap<u64, turn::InFlight>,
+    pub(crate) in_flight: BTreeMap<u64, rdb_control::CallInFlight>,
     pub(crate) next_number: u64,
     pub(crate) wake_at: Option<Time>,
     /// Version of the resource that the decision under way was made on; our own changes of its metadata move it on.

@@ -4,13 +4,13 @@
 //! An instance is a name that has a volume claim or a pod. Orders about it are kept as annotations of its claim, so that
 //! another operator finds them: see [`STOPPED`] and [`DELETING`].
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use rdb_control::{Connection, InstanceObservation, Lifecycle, Report, Time};
-use rdb_protocol::{Incarnation, NodeName};
+use rdb_protocol::NodeName;
 
 use super::mailbox::{Input, Line, Pending};
 use super::{Parsed, Worker, evidence, requests};
@@ -25,10 +25,6 @@ pub const STOPPED: &str = "replicateddb.io/stopped";
 /// Annotation of a claim: it is being deleted by our order, not by somebody else's.
 pub const DELETING: &str = "replicateddb.io/deleting";
 
-/// Ended processes that are remembered. `decide` needs the leader's last one, and a leader's boot id is settled long before
-/// it could have been restarted so often.
-const REMEMBERED_BOOTS: usize = 32;
-
 /// The end of a stream and the refusal of the next are one event if they are no further apart: a process that ends takes
 /// both with it.
 const ONE_END: Duration = Duration::from_millis(100);
@@ -39,29 +35,11 @@ pub struct Instance {
     pub stream: Option<Stream>,
     /// Since when it can't run.
     pub stuck_since: Option<Time>,
-    ended_boots: VecDeque<Incarnation>,
 }
 
 impl Instance {
     fn new(now: Time) -> Instance {
-        Instance {
-            observed: InstanceObservation::unknown(now),
-            stream: None,
-            stuck_since: None,
-            ended_boots: VecDeque::new(),
-        }
-    }
-
-    fn remember_end(&mut self, boot: Incarnation) {
-        if !self.observed.exited_boots.insert(boot) {
-            return;
-        }
-        self.ended_boots.push_back(boot);
-        if self.ended_boots.len() > REMEMBERED_BOOTS
-            && let Some(oldest) = self.ended_boots.pop_front()
-        {
-            self.observed.exited_boots.remove(&oldest);
-        }
+        Instance { observed: InstanceObservation::unknown(now), stream: None, stuck_since: None }
     }
 }
 
@@ -134,7 +112,7 @@ impl Worker {
     fn take_evidence(&mut self, pod: &Pod) {
         let name = pod.metadata.name.as_deref().and_then(|name| NodeName::new(name).ok());
         let Some(held) = name.and_then(|name| self.instances.get_mut(&name)) else { return };
-        evidence::ended_boots(pod).into_iter().for_each(|boot| held.remember_end(boot));
+        evidence::ended_boots(pod).into_iter().for_each(|boot| held.observed.exited_boots.insert(boot));
     }
 
     /// Takes a version of the resource, unless a newer one is held.
@@ -225,7 +203,7 @@ impl Worker {
             observed.node = machine;
         }
         if let Some(pod) = pod {
-            evidence::ended_boots(pod).into_iter().for_each(|boot| held.remember_end(boot));
+            evidence::ended_boots(pod).into_iter().for_each(|boot| held.observed.exited_boots.insert(boot));
         }
     }
 
@@ -247,25 +225,15 @@ impl Worker {
         held.stream = Some(stream::watch(watched, Arc::clone(&self.mailbox)));
     }
 
-    /// The instances, for one decision: moving them there and back costs a few pointers, copying every report for each
-    /// decision would not.
+    /// The instances, for one decision.
     pub(crate) fn lend_instances(&mut self) {
-        let lend = |instance: &mut Instance| {
-            std::mem::replace(&mut instance.observed, InstanceObservation::unknown(Time::default()))
-        };
-        self.observed.instances = self
-            .instances
-            .iter_mut()
-            .map(|(name, instance)| (name.clone(), lend(instance)))
-            .collect::<BTreeMap<_, _>>();
+        let owned = self.instances.iter_mut().map(|(name, instance)| (name, &mut instance.observed));
+        self.observed.borrow_instances(owned);
     }
 
     pub(crate) fn return_instances(&mut self) {
-        for (name, observed) in std::mem::take(&mut self.observed.instances) {
-            if let Some(instance) = self.instances.get_mut(&name) {
-                instance.observed = observed;
-            }
-        }
+        let owned = self.instances.iter_mut().map(|(name, instance)| (name, &mut instance.observed));
+        self.observed.return_instances(owned);
     }
 }
 

@@ -1,8 +1,6 @@
 //! Decide, and carry the plan out: the actions in their order, until a decision changes nothing any more.
 
-use rdb_control::{
-    Action, AdminCall, CallKey, CallOutcome, CallRecord, ClusterStatus, FenceAnswer, LeaseAnswered, Phase, Time, decide,
-};
+use rdb_control::{Action, AdminCall, CallOutcome, ClusterStatus, LeaseAnswered, Phase, Time, decide};
 use rdb_protocol::NodeName;
 use rdb_protocol::admin::{LeaseAnswer, Recruit};
 
@@ -13,12 +11,6 @@ use crate::monitor::call;
 /// Swaps in one turn. An election needs about five; more than this means that two decisions undo each other, and the API
 /// server is given a rest.
 const MAX_SWAPS: u32 = 32;
-
-/// A call whose answer is awaited.
-pub struct InFlight {
-    key: CallKey,
-    sent_at: Time,
-}
 
 impl Worker {
     /// Everything that is to be done now. Without the operator's Lease: nothing.
@@ -112,36 +104,21 @@ impl Worker {
         let Some(address) = instance.observed.address.clone() else { return };
         let boot = instance.observed.status().map(|status| status.boot);
         let (number, sent_at) = (self.number(), clock::now());
-        let key = CallKey { to, kind: call.kind() };
-        tracing::info!(cluster = %self.key, to = %key.to, call = key.kind.path(), "call");
+        tracing::info!(cluster = %self.key, %to, call = call.kind().path(), "call");
         call::start(address, &call, number, self.tokens.clone(), std::sync::Arc::clone(&self.mailbox));
-        let record = CallRecord { call, sent_at, boot, outcome: None, finished_at: None };
-        self.observed.calls.insert(key.clone(), record);
-        self.in_flight.insert(number, InFlight { key, sent_at });
+        self.in_flight.insert(number, self.observed.note_call(to, call, boot, sent_at));
     }
 
-    /// Takes the answer to a call. A recruit's answer counts even if its slot is taken by a later call.
+    /// Takes the answer to a call.
     pub(crate) fn answered(&mut self, number: u64, outcome: CallOutcome, recruit: Option<Recruit>, at: Time) {
-        let Some(InFlight { key, sent_at }) = self.in_flight.remove(&number) else { return };
-        let how = match &outcome {
-            CallOutcome::Done => "done".to_owned(),
-            CallOutcome::Refused(refusal) => format!("refused: {refusal}"),
-            CallOutcome::Failed(message) => format!("failed: {message}"),
-        };
-        let took_us = at.since(sent_at).as_micros() as u64;
-        tracing::info!(cluster = %self.key, to = %key.to, call = key.kind.path(), took_us, how, "answer");
+        let Some(call) = self.in_flight.remove(&number) else { return };
+        let took_us = at.since(call.sent_at).as_micros() as u64;
+        let key = &call.key;
+        tracing::info!(cluster = %self.key, to = %key.to, call = key.kind.path(), took_us, how = %outcome, "answer");
         if let (Some(recruit), Some(instance)) = (recruit, self.instances.get_mut(&key.to)) {
-            let held = instance.observed.fence_answer.as_ref().map(|answer| answer.recruit.epoch);
-            if held.is_none_or(|epoch| epoch <= recruit.epoch) {
-                instance.observed.fence_answer = Some(FenceAnswer { recruit, received_at: at });
-            }
+            instance.observed.take_fence_answer(recruit, at);
         }
-        if let Some(record) = self.observed.calls.get_mut(&key)
-            && record.sent_at == sent_at
-        {
-            record.outcome = Some(outcome);
-            record.finished_at = Some(at);
-        }
+        self.observed.note_outcome(&call, outcome, at);
     }
 
     /// Rule 17: only while our own Lease is held, and noted before it is sent.

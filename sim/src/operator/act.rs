@@ -1,8 +1,6 @@
 //! Carrying out a plan, and what comes back: the driver's hands.
 
-use rdb_control::{
-    Action, AdminCall, CallKey, CallOutcome, CallRecord, ClusterStatus, FenceAnswer, LeaseAnswered, RequestKind,
-};
+use rdb_control::{Action, AdminCall, CallOutcome, ClusterStatus, LeaseAnswered, RequestKind};
 use rdb_protocol::admin::{LeaseAnswer, Recruit};
 use rdb_protocol::{Incarnation, NodeName};
 
@@ -79,13 +77,10 @@ impl World {
     fn call(&mut self, operator: usize, to: NodeName, call: AdminCall) {
         let id = self.fresh_id();
         let (sent_at, node) = (self.operator_time(operator), node_id(&to));
-        let key = CallKey { to, kind: call.kind() };
         let me = &mut self.operators[operator];
-        let boot = me.observed.instances.get(&key.to).and_then(|i| i.status()).map(|status| status.boot);
+        let boot = me.observed.instances.get(&to).and_then(|i| i.status()).map(|status| status.boot);
         let life = me.life;
-        let record = CallRecord { call: call.clone(), sent_at, boot, outcome: None, finished_at: None };
-        me.observed.calls.insert(key.clone(), record);
-        me.calls.insert(id, (key, sent_at));
+        me.calls.insert(id, me.observed.note_call(to, call.clone(), boot, sent_at));
         self.operator_later(operator, CALL_PATIENCE, OperatorEvent::CallTimeout { id });
         if let Some(mut delay) = self.passes(Place::Operator(operator), Place::Node(node)) {
             if self.rng.chance(self.calmly(20)) {
@@ -98,7 +93,7 @@ impl World {
         }
     }
 
-    /// Takes the answer to a call. A recruit's answer counts even if its slot is taken by a later call.
+    /// Takes the answer to a call.
     pub(crate) fn call_answered(
         &mut self,
         operator: usize,
@@ -108,19 +103,11 @@ impl World {
     ) {
         let now = self.operator_time(operator);
         let me = &mut self.operators[operator];
-        let Some((key, sent_at)) = me.calls.remove(&id) else { return };
-        if let (Some(recruit), Some(instance)) = (recruit, me.observed.instances.get_mut(&key.to)) {
-            let held = instance.fence_answer.as_ref().map(|answer| answer.recruit.epoch);
-            if held.is_none_or(|epoch| epoch <= recruit.epoch) {
-                instance.fence_answer = Some(FenceAnswer { recruit: *recruit, received_at: now });
-            }
+        let Some(call) = me.calls.remove(&id) else { return };
+        if let (Some(recruit), Some(instance)) = (recruit, me.observed.instances.get_mut(&call.key.to)) {
+            instance.take_fence_answer(*recruit, now);
         }
-        if let Some(record) = me.observed.calls.get_mut(&key)
-            && record.sent_at == sent_at
-        {
-            record.outcome = Some(outcome);
-            record.finished_at = Some(now);
-        }
+        me.observed.note_outcome(&call, outcome, now);
         self.changed(operator);
     }
 

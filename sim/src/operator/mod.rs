@@ -6,7 +6,7 @@ pub mod watch;
 
 use std::collections::BTreeMap;
 
-use rdb_control::{CallKey, Cluster, Observed, Time, decide};
+use rdb_control::{CallInFlight, Cluster, Observed, Time, decide};
 use rdb_protocol::ClusterId;
 
 use crate::event::{At, Event, MS, NodeId, OperatorEvent, SECOND};
@@ -31,7 +31,7 @@ pub struct Operator {
     revision: u64,
     claims: BTreeMap<NodeId, u64>,
     streams: BTreeMap<NodeId, watch::Stream>,
-    calls: BTreeMap<u64, (CallKey, Time)>,
+    calls: BTreeMap<u64, CallInFlight>,
     /// The swap that is under way.
     swapping: Option<u64>,
     swaps: u32,

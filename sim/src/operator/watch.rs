@@ -66,7 +66,7 @@ impl World {
             instance.outdated = old.map(|pod| format!("image {} instead of {}", pod.image, resource.image));
             instance.draining = objects.draining.contains(node);
             let ended = pod.into_iter().flat_map(|pod| &pod.terminated);
-            instance.exited_boots.extend(ended.map(|boot| Incarnation(*boot)));
+            ended.for_each(|boot| instance.exited_boots.insert(Incarnation(*boot)));
             if !me.streams.contains_key(node) {
                 fresh.push(*node);
             }
