@@ -230,3 +230,12 @@ fn an_open_leader_between_two_configs_that_lost_their_members_waits_for_a_person
     world.run_until("open", |w| w.settled() && w.acks() == 2);
     assert!(world.status().last_failover.as_ref().unwrap().lossy);
 }
+
+/// Where losses are permitted, nobody is asked about copies that are gone.
+#[test]
+fn two_configs_that_lost_their_members_are_left_by_the_specs_permission() {
+    let mut world = two_configs_without_their_members();
+    world.change_spec(|spec| spec.failover.data_loss = Some(DataLoss::Allow));
+    world.run_until("open", |w| w.settled() && w.acks() == 2);
+    assert!(world.status().last_failover.as_ref().unwrap().lossy);
+}

@@ -82,6 +82,7 @@ pub const SCENARIOS: &[&str] = &[
     "fault: node cut off from all but its clients",
     "fault: node cut off from its peers",
     "fault: node cut off from the operators",
+    "fault: node not reached by the operators' calls",
     "fault: node hears nothing",
     "fault: node not heard",
     "fault: operator cut off from the API",

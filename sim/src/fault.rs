@@ -227,11 +227,13 @@ impl World {
         }
         self.api.wrote();
         self.notify();
-        // The process lives on for a while.
-        let boot = self.process(node).map(|process| process.boot.0);
-        if boot.is_some() {
-            let delay = self.rng.between(100_000, 3_700_000);
-            self.schedule(delay, Event::Heal(Heal::Orphan { node, boot: boot.unwrap_or(0) }));
+        match self.process(node).map(|process| process.boot.0) {
+            // The process lives on for a while.
+            Some(boot) => {
+                let delay = self.rng.between(100_000, 3_700_000);
+                self.schedule(delay, Event::Heal(Heal::Orphan { node, boot }));
+            }
+            None => self.remove_if_free(node),
         }
         true
     }
@@ -240,6 +242,9 @@ impl World {
         let backups = &self.api.backups;
         let Some(at) = backups.len().checked_sub(1 + ago as usize % backups.len().max(1)) else { return false };
         let mut old = backups[at].clone();
+        if !self.is_told_by_all(&old.status) {
+            return false;
+        }
         if ago == 0 {
             // Somebody made the resource anew, without a status.
             old.status = Default::default();
@@ -251,6 +256,18 @@ impl World {
         self.api.wrote_resource();
         self.notify();
         true
+    }
+
+    /// Does every node know that this status is older than the config in force, if it is? An election among nodes that do not
+    /// could not be told from a good one, by anybody.
+    fn is_told_by_all(&self, old: &rdb_control::ClusterStatus) -> bool {
+        let controls = self.nodes.values().filter_map(|place| place.volume.as_ref()?.control.as_ref());
+        let known: Vec<u64> = controls
+            .filter(|control| control.cluster.is_some())
+            .map(|control| control.core.config.as_ref().map_or(0, rdb_protocol::ConfigPair::version))
+            .collect();
+        let newest = known.iter().copied().max().unwrap_or(0);
+        newest <= old.config_version || known.iter().all(|version| *version == newest)
     }
 
     // --- the network ---
@@ -290,6 +307,10 @@ impl World {
             Cut::Unobserved(target) => {
                 let me = node(target)?;
                 others(me).filter(is_operator).flat_map(|other| both(me, other)).collect()
+            }
+            Cut::Untold(target) => {
+                let me = node(target)?;
+                others(me).filter(is_operator).map(|other| (other, me)).collect()
             }
             Cut::Unpeered(target) => {
                 let me = node(target)?;

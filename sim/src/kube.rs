@@ -221,7 +221,7 @@ impl World {
     }
 
     /// A volume is removed when no process uses it any more.
-    fn remove_if_free(&mut self, node: NodeId) {
+    pub(crate) fn remove_if_free(&mut self, node: NodeId) {
         let deleting = self.api.objects.claims.get(&node).is_some_and(|claim| claim.deleting);
         let pod = self.api.objects.pods.contains_key(&node);
         let process = self.nodes.get(&node).is_some_and(|place| place.process.is_some());

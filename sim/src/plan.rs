@@ -27,6 +27,8 @@ pub enum Cut {
     Marooned(Target),
     /// One node from the operators only.
     Unobserved(Target),
+    /// What operators send to one node is lost, what it sends arrives.
+    Untold(Target),
     /// One node from the other nodes only.
     Unpeered(Target),
     /// What one node sends is lost, what it is sent arrives; the other way round.
@@ -109,6 +111,7 @@ impl Fault {
                 Cut::Isolated(_) => "fault: node cut off",
                 Cut::Marooned(_) => "fault: node cut off from all but its clients",
                 Cut::Unobserved(_) => "fault: node cut off from the operators",
+                Cut::Untold(_) => "fault: node not reached by the operators' calls",
                 Cut::Unpeered(_) => "fault: node cut off from its peers",
                 Cut::Mute(_) => "fault: node not heard",
                 Cut::Deaf(_) => "fault: node hears nothing",
@@ -222,13 +225,23 @@ pub fn draw(rng: &mut Rng, until: At) -> Vec<(At, Fault)> {
     plan
 }
 
-/// Sequences that look for a certain hole, at times drawn by chance: what single faults meet too rarely.
-pub fn scripts(rng: &mut Rng, until: At, progress: At) -> Vec<(At, Fault)> {
+/// The spec's times that sequences of faults go by.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    pub lease: At,
+    pub detection: At,
+    pub progress: At,
+}
+
+/// Sequences that look for a certain hole, at times drawn by chance: what single faults meet too rarely. With `only`, that one
+/// again and again.
+pub fn scripts(rng: &mut Rng, until: At, times: Times, only: Option<u64>) -> Vec<(At, Fault)> {
     let mut plan = Vec::new();
     let mut begin = rng.between(5 * SECOND, 20 * SECOND);
     while begin < until {
         let mut at = begin;
-        for (pause, fault) in script(rng, progress) {
+        let which = only.unwrap_or_else(|| rng.below(SCRIPTS));
+        for (pause, fault) in script(rng, which, times) {
             at += pause;
             plan.push((at, fault));
         }
@@ -237,11 +250,15 @@ pub fn scripts(rng: &mut Rng, until: At, progress: At) -> Vec<(At, Fault)> {
     plan
 }
 
-fn script(rng: &mut Rng, progress: At) -> Vec<(At, Fault)> {
+/// How many sequences there are.
+pub const SCRIPTS: u64 = 14;
+
+fn script(rng: &mut Rng, which: u64, times: Times) -> Vec<(At, Fault)> {
+    let Times { lease, detection, progress } = times;
     let long = rng.between(3 * SECOND, 20 * SECOND);
     let soon = rng.skewed(MS, 600 * MS);
     let moment = rng.skewed(0, SECOND);
-    match rng.below(8) {
+    match which {
         // An old leader with a lease that is not heard any more, while its successors come and go.
         0 => vec![
             (0, Fault::Wish(Wish::Switchover(Target::Follower(0)))),
@@ -286,10 +303,52 @@ fn script(rng: &mut Rng, progress: At) -> Vec<(At, Fault)> {
             (moment, Fault::Cut(Cut::Isolated(Target::Follower(rng.below(3))), long)),
         ],
         // The same, with a leader that goes on unseen.
-        _ => vec![
+        7 => vec![
             (0, Fault::Wish(wish_for_a_change(rng))),
             (rng.skewed(MS, 400 * MS), Fault::Cut(Cut::Marooned(Target::Leader), long)),
             (moment, Fault::OperatorCrash(rng.below(2), SECOND)),
+        ],
+        // A record that only a follower with a slow disk has, and a leader whom no fence reaches.
+        8 => vec![
+            (0, Fault::StuckDisk(Target::Follower(0), progress + rng.between(0, SECOND))),
+            (
+                rng.between(0, 40 * MS),
+                Fault::Cut(Cut::Unpeered(Target::Follower(1)), progress + rng.between(0, SECOND)),
+            ),
+            (rng.between(0, 100 * MS), Fault::Cut(Cut::Untold(Target::Leader), progress + long)),
+        ],
+        // An old leader with a record of its own comes back when its successor has little more than a beginning.
+        9 => {
+            let until = detection + rng.between(0, lease + SECOND);
+            vec![
+                (0, Fault::Cut(Cut::Marooned(Target::Leader), until)),
+                (detection + rng.between(0, lease + 500 * MS), Fault::PowerLoss(Target::Chosen, long)),
+            ]
+        }
+        // A change of the config while an operator stands still; a member that is to count lags, and the leader ends.
+        10 => {
+            let still = rng.between(300 * MS, 2 * SECOND);
+            let before_its_end = rng.between(0, 200 * MS);
+            vec![
+                (0, Fault::Wish(Wish::Instances(rng.between(2, 4) as u32))),
+                (rng.skewed(MS, 30 * MS), Fault::OperatorPause(0, still)),
+                (0, Fault::OperatorPause(1, still)),
+                (still - before_its_end, Fault::Cut(Cut::Unpeered(Target::Follower(rng.below(2))), long)),
+                (before_its_end + rng.between(MS, 400 * MS), Fault::PowerLoss(Target::Leader, long)),
+            ]
+        }
+        // A leader that hears nothing has a lease for as long as it may last; those who gave it begin anew.
+        11 => vec![
+            (0, Fault::Cut(Cut::Deaf(Target::Leader), detection + long)),
+            (rng.between(0, progress + 100 * MS), Fault::Crash(Target::Follower(0))),
+            (rng.skewed(0, 100 * MS), Fault::Crash(Target::Follower(1))),
+        ],
+        // The same, with a wait that follows from their answers.
+        12 => vec![(0, Fault::Cut(Cut::Deaf(Target::Leader), detection + long))],
+        // A leader that stood still finds old answers, and nobody any more.
+        _ => vec![
+            (0, Fault::Pause(Target::Leader, rng.between(detection / 2, detection + lease))),
+            (rng.between(0, 200 * MS), Fault::Cut(Cut::Isolated(Target::Leader), detection + lease + long)),
         ],
     }
 }

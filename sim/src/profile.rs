@@ -5,7 +5,7 @@ use rdb_control::spec::{DataLoss, Span};
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 
 use crate::event::{At, MS, SECOND};
-use crate::plan::{Fault, Wish, draw, scripts};
+use crate::plan::{Fault, SCRIPTS, Times, Wish, draw, scripts};
 use crate::rng::{PerMille, Rng};
 
 #[derive(Clone, Debug)]
@@ -66,11 +66,13 @@ impl Profile {
             calm_at,
             plan: Vec::new(),
         };
-        if !quiet {
+        if !quiet && rng.chance(200) {
+            profile.focus(&mut rng);
+        } else if !quiet {
             profile.plan = draw(&mut rng, calm_at);
             if rng.chance(350) {
-                let progress = profile.spec.failover.progress_timeout.millis() * MS;
-                profile.plan.extend(scripts(&mut rng, calm_at, progress));
+                let times = profile.times();
+                profile.plan.extend(scripts(&mut rng, calm_at, times, None));
                 profile.plan.sort_by_key(|(at, _)| *at);
             }
         }
@@ -81,6 +83,34 @@ impl Profile {
             profile.plan.retain(|(_, fault)| *fault != asynchronous);
         }
         profile
+    }
+
+    /// A plain cluster and busy clients, and nothing but one sequence of faults, again and again.
+    fn focus(&mut self, rng: &mut Rng) {
+        let replication = &mut self.spec.replication;
+        self.spec.instances = 3;
+        (replication.mode, replication.sync_set, replication.sync_followers) = (Mode::SemiSync, SyncSet::All, 1);
+        self.spec.failover.data_loss = None;
+        self.spec.failover.cooldown = Span::from_secs(0);
+        if rng.chance(500) {
+            self.spec.failover.progress_timeout = Span::from_secs(1);
+        }
+        (self.think, self.clients) = ((5 * MS, 100 * MS), self.clients.max(3));
+        if rng.chance(400) {
+            // Between a question and its answer, more can happen.
+            self.delay = (20 * MS, 120 * MS);
+        }
+        let which = rng.below(SCRIPTS);
+        self.plan = scripts(rng, self.calm_at, self.times(), Some(which));
+    }
+
+    fn times(&self) -> Times {
+        let failover = &self.spec.failover;
+        Times {
+            lease: failover.lease_duration.millis() * MS,
+            detection: failover.detection_timeout.millis() * MS,
+            progress: failover.progress_timeout.millis() * MS,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! A person's word where rule 15 leads nowhere: two configs stand, and neither can be met because members of both lost
 //! their data for good. By permission to lose acknowledged records for this epoch, and only then, a config of the members
-//! that are left is written, under a new epoch, as for a lost status with a member missing.
+//! that are left is written, under a new epoch, as for a lost status with a member missing. Where the spec permits losses,
+//! nobody is asked about members that have given up their data.
 
 use std::collections::BTreeSet;
 
@@ -24,7 +25,7 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         return false;
     }
     let left = view.likely_recruits();
-    if !view.loss_accepted() {
+    if !view.loss_accepted() && !(view.loss_allowed() && can_never_commit(view, pair)) {
         draft.block(format!(
             "{}. If their data is lost for good, accept the data loss for epoch {} to go on with {} alone",
             open::waiting_sentence(view),
@@ -34,8 +35,10 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         return false;
     }
     let config = alone(view, status.config_version.max(pair.version()).saturating_add(1), left);
-    let evidence = "a person accepted the loss of the members that two configs need".to_owned();
-    draft.clear(RequestKind::AcceptDataLoss);
+    let evidence = "members that two configs need have lost their data, and the loss is permitted".to_owned();
+    if view.loss_accepted() {
+        draft.clear(RequestKind::AcceptDataLoss);
+    }
     let failure = Failure { reason: Reason::Retry, evidence, last_sign: view.now };
     elect::start_with(view, draft, &failure, None, |status| {
         status.config_version = config.version;
@@ -45,6 +48,18 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         }
     });
     true
+}
+
+/// Too many of each config's members have another incarnation now: what they had is not coming back.
+fn can_never_commit(view: &View, pair: &ConfigPair) -> bool {
+    let is_gone = |member: &&Member| {
+        let mut reports = view.reachable_members();
+        reports.any(|(now, _)| now.name == member.name && now.incarnation != member.incarnation)
+    };
+    pair.standing().all(|config| {
+        let left = config.cohort.iter().filter(|member| !is_gone(member)).count();
+        left <= config.acks as usize
+    })
 }
 
 fn alone(view: &View, version: u64, cohort: BTreeSet<Member>) -> ClusterConfig {
