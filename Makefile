@@ -52,7 +52,7 @@ test: test-fast test-sim test-docs demo torture test-formats charts-test e2e
 
 .PHONY: test-sim
 test-sim:
-	$(MAKE) sim SEEDS=300
+	$(MAKE) sim SEEDS=3000
 
 # Runs every command in README.md and docs/ as a reader would.
 test-docs: build

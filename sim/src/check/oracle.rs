@@ -57,12 +57,12 @@ impl World {
         if new.leader_epoch != epoch || old.leader_epoch == epoch || permitted || !self.strict(epoch) {
             return;
         }
-        // It has promised nothing above the epoch of the leader that would ask it.
+        // It has promised nothing above the epoch of the leader that would ask it. A copy of its volume is not it.
         let free = |member: &Member, of: Epoch| {
-            self.nodes
-                .values()
-                .filter_map(|place| place.volume.as_ref()?.control.as_ref())
-                .any(|control| control.core.member == *member && control.core.promise.epoch <= of)
+            let volumes = self.nodes.values().filter_map(|place| place.volume.as_ref());
+            let own =
+                volumes.filter_map(|volume| volume.control.as_ref().filter(|control| control.volume == volume.id));
+            own.into_iter().any(|control| control.core.member == *member && control.core.promise.epoch <= of)
         };
         let could = self.nodes.values().filter_map(|place| place.process.as_ref()?.core.as_ref()).find(|core| {
             let enough = |config: &ClusterConfig| {
@@ -71,10 +71,13 @@ impl World {
             leads(core) && core.epoch() < epoch && core.config().is_some_and(|pair| pair.standing().any(enough))
         });
         if let Some(core) = could {
+            let configs = core.config().into_iter().flat_map(rdb_protocol::ConfigPair::standing);
+            let configs: Vec<String> = configs.map(crate::node::serve::config).collect();
             let message = format!(
-                "a leader is chosen for epoch {epoch}, while {} can still commit in epoch {}",
+                "a leader is chosen for epoch {epoch}, while {} can still commit in epoch {} under config {}",
                 core.member(),
-                core.epoch()
+                core.epoch(),
+                configs.join(" or ")
             );
             self.checks.violate(message);
         }

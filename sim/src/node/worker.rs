@@ -304,6 +304,8 @@ impl World {
                 if !form.rows && db.other_layout {
                     // Pages that do not fit: its checksum says so.
                     self.coverage.hit("step: pages for another layout refused");
+                    // Its data are given up, although they were all right: a copy less than what was counted.
+                    self.robbed = true;
                     diverged = Some(last);
                     break;
                 }
