@@ -10,7 +10,7 @@ use crate::clock::wall_ms;
 /// Failed attempts that are kept with their text. A refused connection fails every few milliseconds, and the first ones tell the story.
 const KEPT_FAILURES: usize = 2_000;
 
-/// Failures that a report shows.
+/// Failures that a report shows: so many from the beginning, and the latest.
 const SHOWN_FAILURES: usize = 12;
 
 /// Gaps that a report shows.
@@ -71,6 +71,7 @@ pub struct Report {
 struct State {
     acknowledged: Vec<Acknowledged>,
     failures: Vec<Failure>,
+    latest_failure: Option<Failure>,
     /// Times of all failures, kept with their text or not.
     failed_at: Vec<u64>,
 }
@@ -101,6 +102,7 @@ impl Journal {
         self.line(&serde_json::json!({"failed": number, "at_ms": failure.at_ms, "error": failure.error}));
         let mut state = self.state();
         state.failed_at.push(failure.at_ms);
+        state.latest_failure = Some(failure.clone());
         if state.failures.len() < KEPT_FAILURES {
             state.failures.push(failure);
         }
@@ -157,6 +159,7 @@ fn report(state: &State, since_ms: u64, now_ms: u64) -> Report {
             .iter()
             .filter(|failure| failure.at_ms >= since_ms)
             .take(SHOWN_FAILURES)
+            .chain(&state.latest_failure)
             .cloned()
             .collect(),
         longest_gap_ms: longest,
