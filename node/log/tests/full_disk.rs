@@ -4,23 +4,29 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use common::{Fixture, noop, page, read_all, small};
 use rdb_log::{Control, Log, LogError, Retention};
 use rdb_protocol::{Epoch, Index, NodeName, Position};
 
+/// One disk at a time: a process that is being started for another test has copies of our open files for a moment, so that
+/// removing them would free nothing yet.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// A file system of 256 KiB.
-struct SmallDisk(tempfile::TempDir);
+struct SmallDisk(tempfile::TempDir, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
 
 impl SmallDisk {
     fn new() -> Option<SmallDisk> {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::tempdir().unwrap();
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(dir.path()).output();
         let mounted = mount.is_ok_and(|output| output.status.success());
         if !mounted {
             eprintln!("skipped: may not mount a tmpfs");
         }
-        mounted.then_some(SmallDisk(dir))
+        mounted.then_some(SmallDisk(dir, alone))
     }
 
     fn path(&self) -> &Path {
