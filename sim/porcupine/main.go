@@ -28,8 +28,8 @@ type operation struct {
 	Known  bool     `json:"known"`
 }
 
-// perHistory bounds the search; a history of some hundred operations takes milliseconds.
-const perHistory = 60 * time.Second
+// perHistory bounds the search; most histories take milliseconds; the few with many unknown outcomes would take for ever.
+const perHistory = 5 * time.Second
 
 // state of one key, as text: a register's value, or a list's items. Comparable, as Porcupine wants it.
 func model() porcupine.Model {
