@@ -211,10 +211,16 @@ fn two_configs_that_lost_their_members_are_left_only_by_a_persons_word() {
     let leader = world.leader();
     world.kill(&leader);
     world.revive(&leader);
+    goes_on_by_a_persons_word(world, Phase::Promoting, 2);
+}
+
+/// It waits in this phase until a person accepts the loss for this epoch.
+fn goes_on_by_a_persons_word(mut world: World, phase: Phase, epoch: u64) {
     world.run_ms(60_000);
-    assert_eq!(world.status().phase, Phase::Promoting);
-    assert!(world.status().message.contains("accept the data loss for epoch 2"), "{}", world.status().message);
-    world.observed.requests.accept_data_loss = Some(rdb_protocol::Epoch(2));
+    assert_eq!(world.status().phase, phase);
+    let asks = format!("accept the data loss for epoch {epoch}");
+    assert!(world.status().message.contains(&asks), "{}", world.status().message);
+    world.observed.requests.accept_data_loss = Some(rdb_protocol::Epoch(epoch));
     world.run_until("open", |w| w.settled() && w.acks() == 2);
     assert!(world.status().last_failover.as_ref().unwrap().lossy);
 }
@@ -222,13 +228,7 @@ fn two_configs_that_lost_their_members_are_left_only_by_a_persons_word() {
 /// As above, with a leader that is open all the time: without its members it can't commit, and nobody else would do better.
 #[test]
 fn an_open_leader_between_two_configs_that_lost_their_members_waits_for_a_persons_word() {
-    let mut world = two_configs_without_their_members();
-    world.run_ms(60_000);
-    assert_eq!(world.status().phase, Phase::Reconfiguring);
-    assert!(world.status().message.contains("accept the data loss for epoch 1"), "{}", world.status().message);
-    world.observed.requests.accept_data_loss = Some(rdb_protocol::Epoch(1));
-    world.run_until("open", |w| w.settled() && w.acks() == 2);
-    assert!(world.status().last_failover.as_ref().unwrap().lossy);
+    goes_on_by_a_persons_word(two_configs_without_their_members(), Phase::Reconfiguring, 1);
 }
 
 /// Where losses are permitted, nobody is asked about copies that are gone.

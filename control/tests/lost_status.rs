@@ -4,6 +4,7 @@ mod world;
 
 use rdb_control::Phase;
 use rdb_control::status::Reason;
+use rdb_protocol::NodeName;
 use rdb_protocol::settings::Mode;
 use world::World;
 
@@ -18,14 +19,20 @@ fn a_lost_status_is_rebuilt_from_all_members() {
     assert_eq!(world.status().last_failover.as_ref().unwrap().reason, Reason::StatusRebuilt);
 }
 
-#[test]
-fn a_status_older_than_the_nodes_is_not_acted_on() {
+/// The old leader is dead; the status does not know the new one.
+fn with_a_status_from_before_a_failover() -> (World, NodeName) {
     let mut world = World::steady(|_| {});
     let old = world.status().clone();
     let leader = world.leader();
     world.kill(&leader);
     world.run_until("epoch 2", |w| w.settled() && w.status().epoch.0 == 2);
     world.observed.status = old;
+    (world, leader)
+}
+
+#[test]
+fn a_status_older_than_the_nodes_is_not_acted_on() {
+    let (mut world, leader) = with_a_status_from_before_a_failover();
     world.run_ms(5000);
     assert_eq!(world.status().phase, Phase::Stalled);
     assert_eq!(world.status().condition("Stalled").unwrap().reason, "StatusLost");
@@ -66,12 +73,7 @@ fn a_status_that_forgot_a_loss_is_told_of_it() {
 
 #[test]
 fn a_lost_status_starts_the_instances_whose_word_it_needs() {
-    let mut world = World::steady(|_| {});
-    let old = world.status().clone();
-    let leader = world.leader();
-    world.kill(&leader);
-    world.run_until("epoch 2", |w| w.settled() && w.status().epoch.0 == 2);
-    world.observed.status = old;
+    let (mut world, _) = with_a_status_from_before_a_failover();
     for name in world.nodes.keys().cloned().collect::<Vec<_>>() {
         world.kill(&name);
         world.node(&name).stopped = true;
