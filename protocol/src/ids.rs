@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -154,11 +155,10 @@ impl fmt::Display for Position {
     }
 }
 
-/// Name of a node within its cluster, a DNS label such as `orders-2`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// Name of a node within its cluster, a DNS label such as `orders-2`. Clones share the text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(transparent)]
-pub struct NodeName(String);
+pub struct NodeName(#[cfg_attr(feature = "schema", schemars(with = "String"))] Arc<str>);
 
 impl NodeName {
     /// Takes a DNS label. Errors: [`ParseIdError::Name`].
@@ -170,7 +170,7 @@ impl NodeName {
         if bytes.len() > 63 || !inner || !edge(bytes.first()) || !edge(bytes.last()) {
             return Err(ParseIdError::Name(name));
         }
-        Ok(NodeName(name))
+        Ok(NodeName(name.into()))
     }
 
     pub fn as_str(&self) -> &str {
@@ -188,6 +188,12 @@ impl FromStr for NodeName {
     type Err = ParseIdError;
     fn from_str(text: &str) -> Result<Self, ParseIdError> {
         NodeName::new(text)
+    }
+}
+
+impl Serialize for NodeName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

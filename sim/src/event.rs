@@ -246,43 +246,33 @@ pub enum Heal {
     WakeUp,
 }
 
-#[derive(Debug)]
-struct Entry {
-    at: At,
-    order: u64,
-    event: Event,
-}
+/// Time, order of scheduling, and where the event lies.
+type Entry = Reverse<(At, u64, usize)>;
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-impl Eq for Entry {}
-impl PartialOrd for Entry {
-    fn partial_cmp(&self, other: &Entry) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Entry {
-    fn cmp(&self, other: &Entry) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
+/// The heap moves entries about all the time, so the events themselves, which are large, lie still beside it.
 #[derive(Debug, Default)]
 pub struct Queue {
-    heap: BinaryHeap<Reverse<Entry>>,
+    heap: BinaryHeap<Entry>,
+    events: Vec<Option<Event>>,
+    free: Vec<usize>,
     order: u64,
 }
 
 impl Queue {
     pub fn push(&mut self, at: At, event: Event) {
         self.order += 1;
-        self.heap.push(Reverse(Entry { at, order: self.order, event }));
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.events.push(None);
+            self.events.len() - 1
+        });
+        self.events[slot] = Some(event);
+        self.heap.push(Reverse((at, self.order, slot)));
     }
 
     pub fn pop(&mut self) -> Option<(At, Event)> {
-        self.heap.pop().map(|Reverse(entry)| (entry.at, entry.event))
+        let Reverse((at, _, slot)) = self.heap.pop()?;
+        let event = self.events[slot].take()?;
+        self.free.push(slot);
+        Some((at, event))
     }
 }

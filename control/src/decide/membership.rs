@@ -20,7 +20,7 @@ pub(super) fn wanted_names(view: &View) -> BTreeSet<NodeName> {
     let leader = view.status().leader.as_ref().map(|leader| &leader.name);
     let live = view.observed.instances.iter().filter(|(_, instance)| instance.lifecycle != Lifecycle::Deleting);
     let mut existing: Vec<&NodeName> = live.map(|(name, _)| name).collect();
-    existing.sort_by_key(|name| (Some(*name) != leader, number(name), (*name).clone()));
+    existing.sort_by_cached_key(|name| (Some(*name) != leader, number(name), *name));
     existing.truncate(view.cluster.instances as usize);
     let mut wanted: BTreeSet<NodeName> = existing.into_iter().cloned().collect();
     let fresh = (1..).map_while(|n: u32| NodeName::new(format!("{}-{n}", view.cluster.name)).ok());
