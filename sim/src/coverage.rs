@@ -73,6 +73,7 @@ pub const SCENARIOS: &[&str] = &[
     "wish: when unavailable",
     "fault: API server down",
     "fault: API server restored from a backup",
+    "fault: calls held up at a change of the config",
     "fault: database damaged",
     "fault: flush fails",
     "fault: full disk",

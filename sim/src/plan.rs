@@ -72,6 +72,9 @@ pub enum Fault {
     /// After so many more actions.
     OperatorCrashWithin(u64, u64),
     OperatorPause(u64, At),
+    /// As soon as a leader is told of a change of the config: this one is killed, and what operators call nodes for within
+    /// the span arrives seconds later, long after they gave the calls up.
+    AtNextChange(Target, At),
     ApiOutage(At),
     /// The resource as it was some backups ago.
     ApiRestore(u64),
@@ -132,6 +135,7 @@ impl Fault {
             Fault::OperatorCrash(..) => "fault: operator killed",
             Fault::OperatorCrashWithin(..) => "fault: operator killed between two actions",
             Fault::OperatorPause(..) => "fault: operator paused",
+            Fault::AtNextChange(..) => "fault: calls held up at a change of the config",
             Fault::ApiOutage(_) => "fault: API server down",
             Fault::ApiRestore(_) => "fault: API server restored from a backup",
             Fault::TakeSnapshot(_) => "wish: snapshot taken",
@@ -250,8 +254,11 @@ pub fn scripts(rng: &mut Rng, until: At, times: Times, only: Option<u64>) -> Vec
     plan
 }
 
-/// How many sequences there are.
+/// How many sequences any world may draw.
 pub const SCRIPTS: u64 = 14;
+/// And one for worlds of its own: a change of the config whose end is asked for twice, each time otherwise, and the first
+/// answer comes last.
+pub const TWO_ENDS: u64 = SCRIPTS;
 
 fn script(rng: &mut Rng, which: u64, times: Times) -> Vec<(At, Fault)> {
     let Times { lease, detection, progress } = times;
@@ -346,10 +353,24 @@ fn script(rng: &mut Rng, which: u64, times: Times) -> Vec<(At, Fault)> {
         // The same, with a wait that follows from their answers.
         12 => vec![(0, Fault::Cut(Cut::Deaf(Target::Leader), detection + long))],
         // A leader that stood still finds old answers, and nobody any more.
-        _ => vec![
+        13 => vec![
             (0, Fault::Pause(Target::Leader, rng.between(detection / 2, detection + lease))),
             (rng.between(0, 200 * MS), Fault::Cut(Cut::Isolated(Target::Leader), detection + lease + long)),
         ],
+        // A member ends when the change to a rule that needs it has just begun: the change is to be given up, but that call is
+        // held up. The member is back, and the change is carried through; then the call arrives. What is written from now
+        // on by the old rule, that member does not get, and it alone is left.
+        _ => {
+            let member = Target::Follower(1);
+            vec![
+                (0, Fault::Wish(Wish::Mode(Mode::SemiSync))),
+                (15 * SECOND, Fault::AtNextChange(member, rng.skewed(10 * MS, 2 * SECOND))),
+                (0, Fault::Wish(Wish::Mode(Mode::Sync))),
+                (rng.between(3 * SECOND, 8 * SECOND), Fault::Cut(Cut::Unpeered(member), 2 * long)),
+                (rng.between(100 * MS, 600 * MS), Fault::PowerLoss(Target::Leader, 2 * long)),
+                (0, Fault::Cut(Cut::Isolated(Target::Follower(0)), long)),
+            ]
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use rdb_control::spec::{DataLoss, Span};
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 
 use crate::event::{At, MS, SECOND};
-use crate::plan::{Fault, SCRIPTS, Times, Wish, draw, scripts};
+use crate::plan::{Fault, SCRIPTS, TWO_ENDS, Times, Wish, draw, scripts};
 use crate::rng::{PerMille, Rng};
 
 #[derive(Clone, Debug)]
@@ -82,11 +82,29 @@ impl Profile {
             let asynchronous = Fault::Wish(Wish::Mode(Mode::Async));
             profile.plan.retain(|(_, fault)| *fault != asynchronous);
         }
+        // Drawn apart from the rest, so that it leaves all other worlds as they are.
+        let mut apart = Rng::new(seed, 5);
+        if !quiet && apart.chance(50) {
+            profile.with_two_ends(&mut apart);
+        }
         profile
     }
 
     /// A plain cluster and busy clients, and nothing but one sequence of faults, again and again.
     fn focus(&mut self, rng: &mut Rng) {
+        self.be_plain(rng);
+        let which = rng.below(SCRIPTS);
+        self.plan = scripts(rng, self.calm_at, self.times(), Some(which));
+    }
+
+    fn with_two_ends(&mut self, rng: &mut Rng) {
+        self.be_plain(rng);
+        self.spec.replication.when_unavailable = WhenUnavailable::Block;
+        (self.loss, self.calm_at) = (0, self.calm_at.max(120 * SECOND));
+        self.plan = scripts(rng, self.calm_at, self.times(), Some(TWO_ENDS));
+    }
+
+    fn be_plain(&mut self, rng: &mut Rng) {
         let replication = &mut self.spec.replication;
         self.spec.instances = 3;
         (replication.mode, replication.sync_set, replication.sync_followers) = (Mode::SemiSync, SyncSet::All, 1);
@@ -100,8 +118,6 @@ impl Profile {
             // Between a question and its answer, more can happen.
             self.delay = (20 * MS, 120 * MS);
         }
-        let which = rng.below(SCRIPTS);
-        self.plan = scripts(rng, self.calm_at, self.times(), Some(which));
     }
 
     fn times(&self) -> Times {

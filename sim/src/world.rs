@@ -15,6 +15,7 @@ use crate::event::{At, ClientEvent, ConnId, Event, MS, NodeId, Queue, SECOND};
 use crate::net::{Blocked, Conn};
 use crate::node::Process;
 use crate::operator::Operator;
+use crate::plan::Target;
 use crate::profile::Profile;
 use crate::rng::Rng;
 use crate::trace::Trace;
@@ -55,6 +56,10 @@ pub struct World {
     pub(crate) next_conn: ConnId,
     next_id: u64,
     pub(crate) cuts: Vec<(u64, Blocked)>,
+    /// What happens when a leader is told of a change of the config: whom it kills, for how long calls are held up.
+    pub(crate) at_next_change: Option<(Target, At)>,
+    /// Operators' calls to nodes are held up until then.
+    pub(crate) calls_late_until: At,
     pub api: Api,
     pub operators: Vec<Operator>,
     pub clients: Vec<Client>,
@@ -99,6 +104,8 @@ impl World {
             next_conn: 0,
             next_id: 0,
             cuts: Vec::new(),
+            at_next_change: None,
+            calls_late_until: 0,
             api,
             operators,
             clients,

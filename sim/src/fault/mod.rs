@@ -40,6 +40,10 @@ impl World {
                 }
                 None => false,
             },
+            Fault::AtNextChange(target, span) => {
+                self.at_next_change = Some((target, span));
+                true
+            }
             Fault::ApiOutage(span) => {
                 self.api.down = true;
                 self.schedule(span, Event::Heal(Heal::Api));
@@ -71,6 +75,15 @@ impl World {
                 Some(node) => self.hit_node(node, fault),
                 None => false,
             },
+        }
+    }
+
+    /// A leader was told of a change of the config: the fault that waited for it.
+    pub(crate) fn told_of_change(&mut self) {
+        let Some((target, span)) = self.at_next_change.take().filter(|_| !self.calm) else { return };
+        self.calls_late_until = self.now + span;
+        if let Some(node) = self.find(target) {
+            self.end_process(node, "is killed");
         }
     }
 

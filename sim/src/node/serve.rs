@@ -223,8 +223,12 @@ impl World {
         process.next_token += 1;
         let token = CallToken(process.next_token);
         process.calls.insert(token, caller);
+        let is_change = matches!(call, replication::AdminCall::NextConfig(_));
         self.step(node, Input::Admin { token, call, timestamp });
         self.redial(node);
+        if is_change {
+            self.told_of_change();
+        }
     }
 
     pub(crate) fn lease_answer(&mut self, node: NodeId, answer: LeaseAnswer) {

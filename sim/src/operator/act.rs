@@ -83,7 +83,9 @@ impl World {
         me.calls.insert(id, me.observed.note_call(to, call.clone(), boot, sent_at));
         self.operator_later(operator, CALL_PATIENCE, OperatorEvent::CallTimeout { id });
         if let Some(mut delay) = self.passes(Place::Operator(operator), Place::Node(node)) {
-            if self.rng.chance(self.calmly(20)) {
+            if self.now < self.calls_late_until {
+                delay += self.rng.between(CALL_PATIENCE, 5 * SECOND);
+            } else if self.rng.chance(self.calmly(20)) {
                 // A call that was given up long ago still arrives.
                 delay += self.rng.skewed(0, 5 * SECOND);
                 self.hit("network: call arrives late");
