@@ -62,6 +62,12 @@ test-docs: build
 test-formats: build
 	$(BIN)/rdb-formats
 
+# A cluster of nodes with two versions of SQLite, in every log format. Builds a second rdb-node; OTHER=0.39.0 is a version
+# of libsqlite3-sys.
+.PHONY: test-sqlite-versions
+test-sqlite-versions:
+	scripts/test-sqlite-versions
+
 # Kills and freezes nodes of real clusters under load, in every mode, and checks every acknowledged write.
 torture: build
 	$(BIN)/rdb-torture $(TORTURE_FLAGS)

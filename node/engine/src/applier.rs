@@ -56,6 +56,8 @@ pub struct Applier {
     cookie: u32,
     /// Runs statement records, once there was one.
     replay: Option<Box<Writer>>,
+    /// See [`Applier::try_any_sqlite`].
+    any_sqlite: bool,
     turn: WriteTurn,
 }
 
@@ -72,7 +74,14 @@ impl Applier {
         let reader = PositionReader::new(other.db).map_err(preparing)?;
         let position = reader.read().map_err(preparing)?;
         let cookie = read_cookie(&other).map_err(|error| connection::sqlite("opening the applier", error))?;
-        Ok(Applier { pages, reader, plain, reader_connection: other, position, cookie, replay: None, turn })
+        let (reader_connection, replay, any_sqlite) = (other, None, false);
+        Ok(Applier { pages, reader, plain, reader_connection, position, cookie, replay, any_sqlite, turn })
+    }
+
+    /// Whether statements of another version of SQLite are run too, and their checksum says whether that went well. A follower
+    /// had better refuse: if it went wrong it would need a base copy for each of them.
+    pub fn try_any_sqlite(&mut self, wanted: bool) {
+        self.any_sqlite = wanted;
     }
 
     /// Applies records; consecutive page records in one SQLite transaction, of which readers see all or none. Records up to
@@ -104,7 +113,8 @@ impl Applier {
         let exact = match record.payload.main() {
             Payload::Pages(pages) => self.apply_pages(&[PageRecord { position, pages, content: record.content }]),
             Payload::Statements(statements) => {
-                let ran = self.with_writer(position, |writer| writer.rerun(position, record, statements));
+                let any = self.any_sqlite;
+                let ran = self.with_writer(position, |writer| writer.rerun(position, record, statements, any));
                 if ran.is_ok() {
                     self.turn.0.set_same_pages(true);
                 }
@@ -219,6 +229,9 @@ impl Applier {
                 if image.len() != database as usize {
                     return malformed(format!("page {page} has {} bytes", image.len()));
                 }
+                if *page == 1 {
+                    check_file_format(image)?;
+                }
             }
         }
         Ok(())
@@ -241,6 +254,25 @@ impl Applier {
         }
         Ok(())
     }
+}
+
+/// Page 1 says which file format the leader's SQLite writes. A newer one would make the database unreadable here.
+fn check_file_format(first: &[u8]) -> Result<(), ApplyError> {
+    /// Of the file: for writers and for readers.
+    const VERSIONS: std::ops::Range<usize> = 18..20;
+    const NEWEST_VERSION: u8 = 2;
+    /// Of what `sqlite_schema` holds.
+    const SCHEMA: std::ops::Range<usize> = 44..48;
+    const NEWEST_SCHEMA: u32 = 4;
+    let version = first.get(VERSIONS).and_then(|bytes| bytes.iter().max()).copied().unwrap_or_default();
+    let schema = first.get(SCHEMA).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_be_bytes);
+    if version <= NEWEST_VERSION && schema <= NEWEST_SCHEMA {
+        return Ok(());
+    }
+    Err(ApplyError::Incompatible(format!(
+        "the leader's database has file format {version} and schema format {schema}, this node's SQLite reads up to \
+         {NEWEST_VERSION} and {NEWEST_SCHEMA}: start this node with the leader's version"
+    )))
 }
 
 fn read_cookie(plain: &Plain) -> rusqlite::Result<u32> {

@@ -32,7 +32,7 @@ pub struct Reader {
     keys: KeyReader,
     cache: StatementCache,
     session: Guarded,
-    _shared: Arc<Shared>,
+    shared: Arc<Shared>,
 }
 
 // SAFETY: the raw handles belong to this connection alone, used by one thread at a time.
@@ -49,7 +49,7 @@ impl Reader {
         let position = PositionReader::new(session.db).map_err(preparing)?;
         let keys = KeyReader::new(session.db).map_err(preparing)?;
         session.authorizer.end_internal();
-        Ok(Reader { position, keys, cache: StatementCache::default(), session, _shared: Arc::clone(shared) })
+        Ok(Reader { position, keys, cache: StatementCache::default(), session, shared: Arc::clone(shared) })
     }
 
     /// Runs one query. `budget`: virtual machine instructions, counted in steps of [`Reader::BUDGET_STEP`]; `None` = no
@@ -78,6 +78,10 @@ impl Reader {
         if self.session.progress.late() {
             let failure = SqlFailure::new(ErrorCode::Timeout, "its deadline passed while it waited", "");
             return Err(failure.into());
+        }
+        if checks_the_database(&statement.sql) {
+            self.renew()?;
+            self.session.progress.start(deadline, budget);
         }
         let position = self.hold()?;
         let answer = match after_snapshot(position) {
@@ -112,6 +116,15 @@ impl Reader {
         }
     }
 
+    /// A connection that knows nothing. What FTS5 remembers of an index holds until the next query of that index, and SQLite's
+    /// check of the database is none: it would find damage where another connection has written.
+    fn renew(&mut self) -> Result<(), SqlFailure> {
+        *self = Reader::open(&self.shared).map_err(|error| {
+            SqlFailure::new(ErrorCode::Unavailable, error.to_string(), "try again, or another node")
+        })?;
+        Ok(())
+    }
+
     /// Takes a snapshot, held until the position is released.
     fn hold(&mut self) -> Result<DbPosition, SqlFailure> {
         self.session.authorizer.begin_internal();
@@ -136,6 +149,16 @@ impl Reader {
         let found = found.map_err(|error| internal_error("looking up a key", &error))?;
         Ok(found.map(KeptOutcome::from))
     }
+}
+
+/// As a pragma or as its table. One that only speaks of it costs a connection, no more.
+fn checks_the_database(sql: &str) -> bool {
+    let underscores = sql.match_indices('_').map(|(at, _)| sql.as_bytes().split_at(at));
+    let is = |part: Option<&[u8]>, wanted: &[u8]| part.is_some_and(|part| part.eq_ignore_ascii_case(wanted));
+    let before = |text: &[u8], wanted: &[u8]| is(text.len().checked_sub(wanted.len()).map(|at| &text[at..]), wanted);
+    underscores
+        .filter(|(_, after)| is(after.get(.."_check".len()), b"_check"))
+        .any(|(text, _)| before(text, b"integrity") || before(text, b"quick"))
 }
 
 fn over_budget(session: &Guarded) -> bool {

@@ -103,3 +103,24 @@ fn many_different_statements_do_not_grow_the_cache_without_bound() {
     let long = format!("SELECT {} 5", " ".repeat(20_000));
     assert_eq!(integer(&reader.query(&Statement::new(long), &Limits::default(), None, None).unwrap().result), 5);
 }
+
+/// FTS5 keeps an index's outline in the connection, and SQLite's check of the whole database does not look whether it is still
+/// the present one.
+#[test]
+fn a_check_of_the_database_does_not_take_an_old_outline_of_an_index_for_damage() {
+    let mut leader = Leader::new();
+    leader.sql("CREATE VIRTUAL TABLE docs USING fts5(body)");
+    let mut reader = leader.engine.reader().unwrap();
+    let mut check = |sql: &str| {
+        let answer = reader.query(&Statement::new(sql), &Limits::default(), None, None).unwrap();
+        assert_eq!(answer.result.values, [Value::from("ok")], "{sql}");
+    };
+    for i in 0..20 {
+        leader.sql(&format!("INSERT INTO docs VALUES ('word{i}')"));
+        check("PRAGMA integrity_check");
+        leader.sql("INSERT INTO docs(docs) VALUES ('optimize')");
+        check("pragma quick_check");
+        leader.sql("UPDATE docs SET body = body || ' more'");
+        check("SELECT * FROM pragma_Integrity_Check");
+    }
+}

@@ -297,7 +297,10 @@ impl Worker {
         if groups.is_empty() {
             return Ok(());
         }
+        let opening = self.node.view.role() == RoleView::Opening;
         let applier = self.applier().ok_or_else(|| ApplyError::Io("the database cannot be opened".to_owned()))?;
+        // A node that is to lead has nobody to fetch a copy from or to wait for.
+        applier.try_any_sqlite(opening);
         applier.apply(&groups)
     }
 }

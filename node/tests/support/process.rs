@@ -74,6 +74,8 @@ pub struct Node {
     /// Files with the tokens.
     tokens: PathBuf,
     log: PathBuf,
+    /// What is run; ours, unless a test has another build of it.
+    pub program: PathBuf,
     child: Option<Child>,
     environment: Vec<(String, String)>,
     with_client_token: bool,
@@ -98,6 +100,7 @@ impl Node {
             data,
             tokens: dir.to_owned(),
             log: dir.join(format!("{name}.stderr")),
+            program: PathBuf::from(env!("CARGO_BIN_EXE_rdb-node")),
             child: None,
             environment: Vec::new(),
             with_client_token: false,
@@ -131,7 +134,7 @@ impl Node {
     pub fn spawn(&mut self) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rdb-node"));
+        let mut command = Command::new(&self.program);
         command.arg("--name").arg(self.name.to_string()).arg("--data").arg(&self.data);
         command.arg("--listen").arg(self.address.to_string());
         command.arg("--admin-token-file").arg(self.tokens.join("admin.token"));

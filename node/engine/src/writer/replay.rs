@@ -23,9 +23,10 @@ impl Writer {
         position: Position,
         record: &Record,
         group: &StatementGroup,
+        any_sqlite: bool,
     ) -> Result<(), ApplyError> {
         let index = position.index;
-        self.check_replay(group)?;
+        self.check_replay(group, any_sqlite)?;
         let transactions = transactions(index, record, group)?;
         let shared = std::sync::Arc::clone(&self.turn.0);
         let _gate = shared.gauge.gate.lock();
@@ -73,19 +74,21 @@ impl Writer {
         }
     }
 
-    /// Replaying is exact only with the leader's SQLite and page size.
-    fn check_replay(&self, group: &StatementGroup) -> Result<(), ApplyError> {
+    /// Replaying is sure to be exact only with the leader's SQLite and page size.
+    fn check_replay(&self, group: &StatementGroup, any_sqlite: bool) -> Result<(), ApplyError> {
         // SAFETY: a plain question to the library.
         let ours = unsafe { ffi::sqlite3_libversion_number() } as u32;
         let database = self.turn.0.page_size;
         if group.page_size != database {
             return Err(ApplyError::PageSize { record: group.page_size, database });
         }
-        if group.sqlite != ours {
+        if group.sqlite != ours && !any_sqlite {
             return Err(ApplyError::Incompatible(format!(
-                "the leader runs statements with SQLite {}, this node has {ours}: run the same version on all nodes, or \
-                 set replication.logFormat to page or logical until they do",
-                group.sqlite
+                "the leader logs statements of SQLite {}, and this node has {}, which may run them otherwise: start it with \
+                 the leader's version; or set replication.logFormat to page or logical, then re-seed this node (rdb local \
+                 reseed, or the annotation replicateddb.io/reseed)",
+                dotted(group.sqlite),
+                dotted(ours),
             )));
         }
         Ok(())
@@ -122,6 +125,11 @@ impl Writer {
         self.ordered.store(false, std::sync::atomic::Ordering::Relaxed);
         committed.map_err(environment)
     }
+}
+
+/// SQLite's version number as people write it.
+fn dotted(version: u32) -> String {
+    format!("{}.{}.{}", version / 1_000_000, version / 1000 % 1000, version % 1000)
 }
 
 pub(super) fn environment(error: SqliteError) -> ApplyError {

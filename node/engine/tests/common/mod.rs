@@ -25,13 +25,22 @@ pub fn options(dir: &Path) -> EngineOptions {
     EngineOptions { reserve_bytes: 0, ..EngineOptions::new(dir.join("db")) }
 }
 
+/// A folder in memory where there is room for hundreds of databases, so that thousands of cases take a minute: nothing here
+/// depends on what a disk does.
+pub fn folder() -> TempDir {
+    const MEMORY: &str = "/dev/shm";
+    const ROOM: u64 = 512 << 20;
+    let free = rustix::fs::statvfs(MEMORY).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    if free >= ROOM { TempDir::new_in(MEMORY).unwrap() } else { TempDir::new().unwrap() }
+}
+
 impl Leader {
     pub fn new() -> Leader {
         Leader::with(|_| {})
     }
 
     pub fn with(change: impl FnOnce(&mut EngineOptions)) -> Leader {
-        let dir = TempDir::new().unwrap();
+        let dir = folder();
         let mut options = options(dir.path());
         change(&mut options);
         let engine = Engine::create(options).unwrap();
@@ -98,7 +107,7 @@ impl Leader {
     /// A follower made from a base copy of the present state.
     pub fn seed(&mut self) -> Follower {
         self.log.clear();
-        let dir = TempDir::new().unwrap();
+        let dir = folder();
         let mut session = self.engine.seed_session().unwrap();
         let mut copy = SeedWriter::create(&dir.path().join("seed"), session.info()).unwrap();
         copy_all(&mut session, &mut copy, 7);
