@@ -164,4 +164,46 @@ impl NodeStatus {
     pub fn member(&self) -> Member {
         Member { name: self.name.clone(), incarnation: self.incarnation }
     }
+
+    /// Reads a line of the status stream of the node with this name. Errors: [`LineError`].
+    pub fn from_line(line: &[u8], of: &NodeName) -> Result<NodeStatus, LineError> {
+        let status: NodeStatus = serde_json::from_slice(line)?;
+        if status.name == *of { Ok(status) } else { Err(LineError::AnotherNode(status.name)) }
+    }
+}
+
+/// Longest line of a status stream, in bytes. A line holds a few hundred bytes for each of at most 15 members.
+pub const MAX_LINE_BYTES: usize = 1 << 20;
+
+/// A line of a status stream that says nothing about the node that was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LineError {
+    #[error("another node answers at this address: {0}")]
+    AnotherNode(NodeName),
+    #[error("unreadable status line: {0}")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_another_node_is_not_taken() {
+        let (one, two) = (NodeName::new("db-1").unwrap(), NodeName::new("db-2").unwrap());
+        let position = serde_json::json!({"epoch": 2, "index": 7, "chain": "0000000000000009"});
+        let line = serde_json::json!({
+            "name": "db-2", "incarnation": "0000000000000001", "cluster": null, "boot": "0000000000000002",
+            "version": "test", "role": "follower", "state": "Streaming", "promise": {"epoch": 2, "leader": null}, "led": 0,
+            "flushed": position, "committed": 7, "applied": 7, "first_retained": 1, "config": null, "opened": false,
+            "settled": null, "followers": [], "leader_heard_ms_ago": 1, "lease_valid": false, "lease_request": null,
+            "uncommitted_ms": null, "acknowledged": 0, "seed": null, "divergences": [], "problems": [],
+        });
+        let line = line.to_string();
+        assert_eq!(NodeStatus::from_line(line.as_bytes(), &two).unwrap().name, two);
+        let error = NodeStatus::from_line(line.as_bytes(), &one).unwrap_err();
+        assert_eq!(error.to_string(), "another node answers at this address: db-2");
+        let torn = &line.as_bytes()[..line.len() / 2];
+        assert!(matches!(NodeStatus::from_line(torn, &two), Err(LineError::Unreadable(_))));
+    }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use rdb_control::Time;
 use rdb_protocol::NodeName;
-use rdb_protocol::status::NodeStatus;
+use rdb_protocol::status::{MAX_LINE_BYTES, NodeStatus};
 
 use super::input::{Input, now};
 
@@ -25,9 +25,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// A node answers at once or is frozen. A frozen one answers when it is thawed, so giving up early gains nothing; the
 /// limit only frees the thread from a node that never will.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Longest status line. A line holds a few hundred bytes for each of at most 15 members.
-const MAX_LINE_BYTES: u64 = 1 << 20;
 
 /// Keeps watching until dropped.
 pub struct Watcher {
@@ -114,7 +111,7 @@ fn follow_stream(
     let mut line = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         line.clear();
-        match (&mut lines).take(MAX_LINE_BYTES).read_until(b'\n', &mut line) {
+        match (&mut lines).take(MAX_LINE_BYTES as u64).read_until(b'\n', &mut line) {
             Ok(n) if n > 0 && line.last() == Some(&b'\n') => {}
             _ => return Known::Lost,
         }
@@ -122,7 +119,13 @@ fn follow_stream(
         if line.iter().all(u8::is_ascii_whitespace) {
             continue;
         }
-        let Some(status) = parse(watched, &line) else { return Known::Lost };
+        let status = match NodeStatus::from_line(&line, &watched.name) {
+            Ok(status) => Box::new(status),
+            Err(error) => {
+                tracing::warn!(node = %watched.name, %error, "the status stream is given up");
+                return Known::Lost;
+            }
+        };
         // Another launch began while we connected: this may be its stream, and the tag would be wrong.
         if watched.launch.load(Ordering::SeqCst) != launch && *known != Known::Connected {
             return Known::Lost;
@@ -133,20 +136,6 @@ fn follow_stream(
         }
     }
     Known::Lost
-}
-
-fn parse(watched: &Watched, line: &[u8]) -> Option<Box<NodeStatus>> {
-    match serde_json::from_slice::<NodeStatus>(line) {
-        Ok(status) if status.name == watched.name => Some(Box::new(status)),
-        Ok(status) => {
-            tracing::warn!(node = %watched.name, other = %status.name, "another node answers at this address");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(node = %watched.name, %error, "unreadable status line");
-            None
-        }
-    }
 }
 
 /// Proof that nothing listens: waits until connections are refused, or gives up at `deadline`.

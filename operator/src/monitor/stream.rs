@@ -9,7 +9,7 @@ use std::time::Duration;
 use http_body_util::BodyExt;
 use hyper::{Method, StatusCode};
 use rdb_protocol::NodeName;
-use rdb_protocol::status::NodeStatus;
+use rdb_protocol::status::{MAX_LINE_BYTES, NodeStatus};
 use tokio::task::AbortHandle;
 
 use super::http::{HttpError, send};
@@ -28,9 +28,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A node reports at least once per heartbeat interval, at most 10 s. Three of them without a line and the connection is
 /// made anew; a half-open one would stay silent for ever.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// Longest status line. A line holds a few hundred bytes for each of at most 15 members.
-const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// What a stream needs to know.
 pub struct Watched {
@@ -142,7 +139,13 @@ async fn read_lines(watched: &Watched, mut body: hyper::body::Incoming, mailbox:
         held.extend_from_slice(complete);
         let line = held.rsplit(|byte| *byte == b'\n').find(|line| !line.trim_ascii().is_empty());
         if let Some(line) = line {
-            let Some(status) = parse(watched, line) else { return Known::Lost };
+            let status = match NodeStatus::from_line(line, &watched.instance) {
+                Ok(status) => Box::new(status),
+                Err(error) => {
+                    tracing::warn!(instance = %watched.instance, %error, "the status stream is given up");
+                    return Known::Lost;
+                }
+            };
             let is_news = *known != Known::Connected || told.as_ref().is_none_or(|told| news::differ(told, &status));
             if is_news {
                 told = Some(NodeStatus::clone(&status));
@@ -152,19 +155,5 @@ async fn read_lines(watched: &Watched, mut body: hyper::body::Incoming, mailbox:
         }
         held.clear();
         held.extend_from_slice(rest.get(1..).unwrap_or_default());
-    }
-}
-
-fn parse(watched: &Watched, line: &[u8]) -> Option<Box<NodeStatus>> {
-    match serde_json::from_slice::<NodeStatus>(line) {
-        Ok(status) if status.name == watched.instance => Some(Box::new(status)),
-        Ok(status) => {
-            tracing::warn!(instance = %watched.instance, other = %status.name, "another node answers at this address");
-            None
-        }
-        Err(error) => {
-            tracing::warn!(instance = %watched.instance, %error, "unreadable status line");
-            None
-        }
     }
 }
