@@ -62,6 +62,9 @@ pub struct ClusterStatus {
     pub rollout: Option<Rollout>,
     /// Last epoch whose leader was promoted with permission to lose acknowledged records.
     pub loss_epoch: Option<Epoch>,
+    /// Nodes may hold their rows on other pages than the leader: set before anybody is told to log row changes alone, taken
+    /// back when every instance has shown that its pages are the leader's.
+    pub layouts_differ: bool,
     pub ready_instances: u32,
     pub instances: Vec<InstanceStatus>,
     pub forecast: Option<Forecast>,

@@ -8,12 +8,13 @@ use rdb_protocol::settings::LogFormat;
 use world::World;
 
 /// A cluster that logs row changes, so that its followers' pages are their own.
-fn logical() -> World {
-    let mut world = World::steady(|spec| spec.replication.log_format = LogFormat::Logical);
-    for follower in world.followers() {
-        world.node(&follower).other_layout = true;
-    }
+fn logical(instances: u32) -> World {
+    let mut world = World::steady(|spec| {
+        spec.instances = instances;
+        spec.replication.log_format = LogFormat::Logical;
+    });
     world.run_ms(5000);
+    assert_eq!(differing(&world), world.nodes.len() - 1);
     world
 }
 
@@ -23,7 +24,7 @@ fn differing(world: &World) -> usize {
 
 #[test]
 fn while_row_changes_are_logged_nobody_is_reseeded() {
-    let mut world = logical();
+    let mut world = logical(3);
     let before: Vec<_> = world.nodes.values().map(|node| node.incarnation).collect();
     world.run_ms(60_000);
     assert_eq!(world.nodes.values().map(|node| node.incarnation).collect::<Vec<_>>(), before);
@@ -33,7 +34,7 @@ fn while_row_changes_are_logged_nobody_is_reseeded() {
 
 #[test]
 fn when_pages_come_back_followers_are_reseeded_one_at_a_time() {
-    let mut world = logical();
+    let mut world = logical(3);
     world.change_spec(|spec| spec.replication.log_format = LogFormat::Page);
     let leader = world.leader();
     let mut seen = BTreeSet::new();
@@ -61,7 +62,7 @@ fn when_pages_come_back_followers_are_reseeded_one_at_a_time() {
 
 #[test]
 fn no_follower_is_reseeded_while_another_is_away() {
-    let mut world = logical();
+    let mut world = logical(3);
     let away = world.followers()[0].clone();
     world.kill(&away);
     world.run_ms(1000);
@@ -70,4 +71,74 @@ fn no_follower_is_reseeded_while_another_is_away() {
     assert_eq!(differing(&world), 2);
     world.revive(&away);
     world.run_until("both have new copies", |w| w.settled() && differing(w) == 0);
+}
+
+// From here on, the nodes themselves fail when they are given pages that do not fit.
+
+#[test]
+fn followers_that_an_operator_knows_nothing_of_are_sent_rows() {
+    let mut world = logical(3);
+    for follower in world.followers() {
+        world.node(&follower).hidden = true;
+    }
+    world.change_spec(|spec| spec.replication.log_format = LogFormat::Page);
+    world.replace_operator();
+    world.run_ms(10_000);
+    for follower in world.followers() {
+        world.node(&follower).hidden = false;
+    }
+    world.run_until("all have new copies", |w| w.settled() && differing(w) == 0);
+}
+
+#[test]
+fn an_old_leader_that_returns_is_sent_rows() {
+    let mut world = logical(2);
+    let old = world.leader();
+    world.change_spec(|spec| spec.replication.log_format = LogFormat::Page);
+    world.run_ms(1000);
+    world.kill(&old);
+    world.run_until("another is chosen", |w| w.leader() != old);
+    world.run_ms(5000);
+    world.revive(&old);
+    world.run_until("it follows", |w| w.settled() && w.nodes[&old].other_layout);
+}
+
+#[test]
+fn a_follower_that_lags_behind_the_row_changes_is_waited_for() {
+    let mut world = World::steady(|spec| spec.instances = 4);
+    let late = world.followers()[0].clone();
+    world.node(&late).starved = true;
+    world.run_ms(1000);
+    world.change_spec(|spec| spec.replication.log_format = LogFormat::Logical);
+    world.run_ms(5000);
+    world.change_spec(|spec| spec.replication.log_format = LogFormat::Page);
+    world.run_ms(1000);
+    for other in world.followers().into_iter().filter(|name| *name != late) {
+        world.observed.requests.reseed = Some(other);
+        world.run_ms(10_000);
+    }
+    assert_eq!(differing(&world), 0);
+    let leader = world.leader();
+    assert!(world.node(&leader).settings.rows_for_all, "nobody knows the pages of {late}");
+    world.node(&late).starved = false;
+    world.run_until("pages alone again", |w| w.settled() && !w.nodes[&leader].settings.rows_for_all);
+    assert_eq!(differing(&world), 0);
+}
+
+#[test]
+fn where_only_pages_were_logged_nobody_needs_rows() {
+    let mut world = World::steady(|_| {});
+    let away = world.followers()[0].clone();
+    world.kill(&away);
+    world.replace_operator();
+    let leader = world.leader();
+    for _ in 0..1000 {
+        world.step();
+        assert!(!world.node(&leader).settings.rows_for_all);
+    }
+    world.kill(&leader);
+    world.revive(&away);
+    world.run_until("another leads", |w| w.settled() && w.leader() != leader);
+    let next = world.leader();
+    assert!(!world.node(&next).settings.rows_for_all);
 }

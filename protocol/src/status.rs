@@ -156,8 +156,19 @@ pub struct NodeStatus {
     /// Such nodes need a new base copy before they can follow pages or statements.
     #[serde(default)]
     pub other_layout: bool,
+    /// Leader: the record since which all that it logged carry pages or statements. Follower: the last record of which it
+    /// applied these as they are, so its pages were the leader's then. Zero: none in this process.
+    #[serde(default)]
+    pub exact: RecordPlace,
     pub divergences: Vec<DivergenceReport>,
     pub problems: Vec<Problem>,
+}
+
+/// A record, by its place in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordPlace {
+    pub epoch: Epoch,
+    pub index: Index,
 }
 
 impl NodeStatus {

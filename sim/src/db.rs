@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use rdb_protocol::status::RecordPlace;
 use rdb_protocol::{Epoch, Index};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -26,6 +27,8 @@ pub struct Db {
     pub layout: u64,
     /// The leader's layout, as its last record said, is another one.
     pub other_layout: bool,
+    /// The last record that was applied as pages that fit.
+    pub exact: RecordPlace,
 }
 
 fn hash(kind: u64, key: u64, a: u64, b: u64) -> u64 {

@@ -318,6 +318,7 @@ impl Node {
             acknowledged: self.durable.committed,
             seed: None,
             other_layout: false,
+            exact: Default::default(),
             divergences: Vec::new(),
             problems: Vec::new(),
         }

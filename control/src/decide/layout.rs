@@ -2,15 +2,57 @@
 //! page images nor statements can be applied to. They are given new base copies, one at a time, each only while the
 //! durability rule can be met without it and all others follow; until the last of them has one, the leader's records carry
 //! row changes beside the rest ([`View::settings`]).
+//!
+//! Whether there may be such nodes is kept in the status, not taken from the reports: a member that is away, or of which a
+//! new operator knows nothing yet, would be given pages that it must refuse, and its copy with it. Nor is it enough that a
+//! node reports nothing: what it says is about the leader whose records it applied last, and it may lag behind the row
+//! changes. So each must have applied a record of this leader as it is that was logged after them.
 
+use rdb_protocol::NodeName;
 use rdb_protocol::settings::LogFormat;
 use rdb_protocol::status::NodeState;
 
 use super::draft::Draft;
 use super::membership::{refuse_reseed, send_reseed};
-use super::view::View;
-use crate::observed::CallKey;
+use super::view::{View, is_fit};
+use crate::observed::{CallKey, Lifecycle};
 use crate::plan::{AdminCall, CallKind};
+
+/// Before anybody is told to log row changes alone, or as soon as it shows that somebody did. True: it was decided.
+pub(super) fn note(view: &View, draft: &mut Draft) -> bool {
+    let logical = view.cluster.settings().log_format == LogFormat::Logical;
+    let mut reports = view.observed.instances.values().filter_map(|instance| instance.status());
+    let differ = logical || reports.any(|status| view.is_ours(status) && status.other_layout);
+    if view.status().cluster.is_none() || view.status().layouts_differ || !differ {
+        return false;
+    }
+    draft.decide(|status| status.layouts_differ = true);
+    true
+}
+
+/// When all are known to have the leader's pages. True: it was decided.
+pub(super) fn forget(view: &View, draft: &mut Draft) -> bool {
+    let Some(leading) = view.leading().filter(|leading| leading.opened) else { return false };
+    let logical = view.cluster.settings().log_format == LogFormat::Logical;
+    if !view.status().layouts_differ || logical || leading.other_layout || leading.exact.epoch != view.status().epoch {
+        return false;
+    }
+    let counted = view.status().config.iter().flat_map(|pair| pair.standing()).flat_map(|config| &config.cohort);
+    let kept = view.observed.instances.iter().filter(|(_, instance)| instance.lifecycle != Lifecycle::Deleting);
+    let mut names = counted.map(|member| &member.name).chain(kept.map(|(name, _)| name));
+    let same = |name: &NodeName| {
+        let Some(instance) = view.instance(name).filter(|instance| view.is_reachable(instance)) else { return false };
+        instance.status().is_some_and(|status| {
+            let shown = status.exact.epoch == leading.exact.epoch && status.exact.index >= leading.exact.index;
+            view.is_ours(status) && is_fit(status.state) && !status.other_layout && shown
+        })
+    };
+    if !names.all(|name| *name == leading.name || same(name)) {
+        return false;
+    }
+    draft.decide(|status| status.layouts_differ = false);
+    true
+}
 
 /// Re-seeds the next follower whose pages are not the leader's.
 pub(super) fn go_on(view: &View, draft: &mut Draft) {

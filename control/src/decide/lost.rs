@@ -124,6 +124,8 @@ fn rebuild(view: &View, draft: &mut Draft, cluster: ClusterId, config: ConfigPai
         config: Some(config),
         loss_epoch: if lossy { Some(epoch) } else { old.loss_epoch.max(forgotten_loss(view)) },
         switchover: None,
+        // Nobody knows what was logged meanwhile.
+        layouts_differ: true,
         election: Some(Election {
             reason: Reason::StatusRebuilt,
             evidence,

@@ -12,7 +12,7 @@
 //! | [`switchover`] | planned change of the leader |
 //! | [`rollout`] | rolling updates and drained machines: one instance at a time, the leader last |
 //! | [`membership`] | instances: create, initialise, point at the leader, re-seed, remove |
-//! | [`layout`] | new base copies after the log carried row changes |
+//! | [`layout`] | row changes for all, and new base copies, after the log carried row changes alone |
 //! | [`lease`] | rules 16 and 17 |
 //! | [`forecast`], [`receipt`], [`report`] | what people are told |
 //! | [`view`], [`draft`] | questions about what was observed; the plan in the making |
@@ -87,7 +87,7 @@ pub fn decide(cluster: &Cluster, observed: &Observed, now: Time) -> Plan {
 
 fn manage(view: &View, draft: &mut Draft) {
     drop_stale_permission(view, draft);
-    if hibernate(view, draft) {
+    if hibernate(view, draft) || layout::note(view, draft) {
         return;
     }
     if !view.cluster.paused {
@@ -133,6 +133,9 @@ fn run_steadily(view: &View, draft: &mut Draft) {
     }
     let changing = view.status().config.as_ref().is_some_and(|config| config.next.is_some());
     if changing || switchover::start(view, draft) {
+        return;
+    }
+    if layout::forget(view, draft) {
         return;
     }
     membership::reseed(view, draft);

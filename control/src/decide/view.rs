@@ -194,12 +194,10 @@ impl<'a> View<'a> {
         NodeSettings { retain_from, rows_for_all: self.rows_for_all(), ..self.cluster.settings.clone() }
     }
 
-    /// Followers that applied row changes have pages of their own. Where the log carries pages or statements again, it carries
-    /// row changes too until each of them has a new base copy; see [`super::layout`].
+    /// Nodes that applied row changes have pages of their own. Where the log carries pages or statements again, it carries
+    /// row changes too until each of them is known to have the leader's; see [`super::layout`].
     fn rows_for_all(&self) -> bool {
-        let mut reports = self.running().filter_map(|(_, instance)| instance.status());
-        self.cluster.settings.log_format != LogFormat::Logical
-            && reports.any(|status| self.is_ours(status) && status.other_layout)
+        self.cluster.settings.log_format != LogFormat::Logical && self.status().layouts_differ
     }
 
     pub(super) fn in_maintenance(&self) -> bool {

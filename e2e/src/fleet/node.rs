@@ -301,6 +301,7 @@ impl Node {
             acknowledged: end.index,
             seed: None,
             other_layout: false,
+            exact: Default::default(),
             divergences: Vec::new(),
             problems: Vec::new(),
         }

@@ -18,7 +18,7 @@ use rdb_record::{PageGroup, Payload, Record, RowGroup};
 use rusqlite::ffi;
 
 use crate::connection::{self, Plain, internal_error};
-use crate::engine::{DbPosition, WriteTurn};
+use crate::engine::{DbPosition, Layout, WriteTurn};
 use crate::error::{ApplyError, EngineError};
 use crate::internal::PositionReader;
 use crate::page_writer::{PageWriter, lock_page};
@@ -106,7 +106,7 @@ impl Applier {
     fn apply_one(&mut self, position: Position, record: &Record) -> Result<(), ApplyError> {
         let rows =
             record.payload.rows().filter(|rows| rows.content.is_some() || matches!(record.payload, Payload::Rows(_)));
-        let rows_only = matches!(record.payload, Payload::Rows(_)) || self.turn.0.same_pages() == Some(false);
+        let rows_only = matches!(record.payload, Payload::Rows(_)) || self.turn.0.layout() == Layout::Other;
         if let Some(rows) = rows.filter(|_| rows_only) {
             return self.apply_rows(position, record, rows);
         }
@@ -116,7 +116,7 @@ impl Applier {
                 let any = self.any_sqlite;
                 let ran = self.with_writer(position, |writer| writer.rerun(position, record, statements, any));
                 if ran.is_ok() {
-                    self.turn.0.set_same_pages(true);
+                    self.turn.0.set_layout(Layout::Same { epoch: position.epoch, index: position.index });
                 }
                 ran
             }
@@ -133,7 +133,7 @@ impl Applier {
 
     fn apply_rows(&mut self, position: Position, record: &Record, rows: &RowGroup) -> Result<(), ApplyError> {
         self.with_writer(position, |writer| writer.apply_rows(position, record, rows))?;
-        self.turn.0.set_same_pages(false);
+        self.turn.0.set_layout(Layout::Other);
         Ok(())
     }
 
@@ -188,7 +188,7 @@ impl Applier {
         let position = self.reader.read().map_err(|error| ApplyError::Io(error.message))?;
         table.install(&change, position);
         *shared.rows.lock() = None;
-        shared.set_same_pages(true);
+        shared.set_layout(Layout::Same { epoch: position.epoch, index: position.index });
         if let Some(writer) = &mut self.replay {
             writer.moved_to(position);
         }

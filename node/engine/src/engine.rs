@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rdb_protocol::{Chain, Epoch, Index};
@@ -99,25 +99,31 @@ pub(crate) struct Shared {
     /// Page hashes as of the last write; `None` until the first writer or applier scanned the database, and after one
     /// that does not know what it left behind.
     pub(crate) table: Mutex<Option<PageTable>>,
-    /// Are the pages here the leader's? 0: nothing was applied yet; 1: yes; 2: no, rows were applied.
-    layout: AtomicU8,
+    layout: Mutex<Layout>,
     /// Row sums as of the last write; `None` when nobody keeps them.
     pub(crate) rows: Mutex<Option<RowSums>>,
     pub(crate) gauge: WalGauge,
 }
 
 impl Shared {
-    /// Are the pages here the leader's, byte for byte? `None`: no record was applied since the database was opened.
-    pub(crate) fn same_pages(&self) -> Option<bool> {
-        match self.layout.load(Ordering::Relaxed) {
-            0 => None,
-            layout => Some(layout == 1),
-        }
+    pub(crate) fn layout(&self) -> Layout {
+        *self.layout.lock()
     }
 
-    pub(crate) fn set_same_pages(&self, same: bool) {
-        self.layout.store(if same { 1 } else { 2 }, Ordering::Relaxed);
+    pub(crate) fn set_layout(&self, layout: Layout) {
+        *self.layout.lock() = layout;
     }
+}
+
+/// Are the pages of a database its leader's, byte for byte?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// No record was applied since the database was opened.
+    Unknown,
+    /// The pages of this record fitted.
+    Same { epoch: Epoch, index: Index },
+    /// Row changes were applied. Only another base copy helps.
+    Other,
 }
 
 /// The right to write, given back when dropped.
@@ -179,7 +185,7 @@ impl Engine {
             writing: AtomicBool::new(false),
             table: Mutex::new(None),
             rows: Mutex::new(None),
-            layout: AtomicU8::new(0),
+            layout: Mutex::new(Layout::Unknown),
         });
         let checkpoints = CheckpointThread::start(&shared)?;
         let position = Mutex::new(PositionSource { position, _plain: plain });
@@ -276,15 +282,14 @@ impl Engine {
         }
     }
 
-    /// Are the pages of this database the leader's, byte for byte, as far as the last record that was applied shows? `None`:
-    /// none was applied since it was opened. After row changes they are not, and only another base copy makes them so.
-    pub fn same_pages(&self) -> Option<bool> {
-        self.shared.same_pages()
+    /// Whose pages those of this database are, as far as the records show that were applied.
+    pub fn layout(&self) -> Layout {
+        self.shared.layout()
     }
 
-    /// What is known about that from the records before this start.
-    pub fn set_same_pages(&self, same: bool) {
-        self.shared.set_same_pages(same);
+    /// It is known from the records before this start that the pages are not the leader's.
+    pub fn set_other_layout(&self) {
+        self.shared.set_layout(Layout::Other);
     }
 
     /// Reads every row and returns the checksum over all of them, with the position that it belongs to: what a record of row

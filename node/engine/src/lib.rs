@@ -54,7 +54,7 @@ pub mod writer;
 pub use applier::{Applier, ApplyGroup};
 pub use changes::{Shown, changes_of, record_to_json};
 pub use diff::{DiffSummary, diff};
-pub use engine::{DbPosition, Engine, EngineOptions, EngineStats};
+pub use engine::{DbPosition, Engine, EngineOptions, EngineStats, Layout};
 pub use error::{ApplyError, CommitError, EngineError, Fatal, QueryError, SeedError, SqlFailure};
 pub use reader::{Answer, Reader};
 pub use seed::{SeedInfo, SeedSession, SeedWriter, replace};

@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 
 use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Statement, Transaction, TransactionResult, Writer};
 use rdb_protocol::api::{ApiError, ErrorCode, Outcome};
+use rdb_protocol::settings::LogFormat;
+use rdb_protocol::status::RecordPlace;
 use rdb_protocol::{BOOTSTRAP_VERSION, Epoch};
 use rdb_record::{LossMark, Payload, Record};
 use rdb_replication::{Input, ProposalRefusal, Time};
@@ -167,13 +169,28 @@ fn run_reserved(node: &Arc<Node>, writer: &mut Writer, slot: rdb_replication::Sl
     let timestamp = node.timestamp();
     // The time of records never steps back, whoever leads, so that idempotency keys do not expire early.
     let slot = Slot { epoch: slot.epoch, previous: slot.previous, unix_ms: timestamp >> 16, timestamp };
-    let recording = *node.recording.read();
+    let recording = {
+        // A report that speaks of other settings must not speak of earlier records.
+        let wanted = node.recording.read();
+        if wanted.format == LogFormat::Logical {
+            *node.exact_since.lock() = RecordPlace::default();
+        }
+        *wanted
+    };
+    let mut exact = recording.format != LogFormat::Logical;
     if let Err(error) = writer.record_as(recording) {
         tracing::error!(%error, ?recording, "cannot change the log format; the records stay as they were");
+        exact = false;
+        *node.exact_since.lock() = RecordPlace::default();
     }
     let mut proposed = false;
     let outcome = writer.run_group(slot, &transactions, &mut |record| {
         proposed = true;
+        let mut since = node.exact_since.lock();
+        if exact && since.epoch != slot.epoch {
+            *since = RecordPlace { epoch: slot.epoch, index: slot.previous.index.next() };
+        }
+        drop(since);
         commit(node, slot, record)
     });
     if !proposed {

@@ -53,9 +53,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use parking_lot::{Condvar, Mutex, RwLock};
-use rdb_engine::{ApplyError, Engine, EngineError, EngineOptions, Reader, Recording};
+use rdb_engine::{ApplyError, Engine, EngineError, EngineOptions, Layout, Reader, Recording};
 use rdb_log::{Control, DataState};
 use rdb_protocol::settings::{LogFormat, NodeSettings};
+use rdb_protocol::status::RecordPlace;
 use rdb_protocol::{Incarnation, NodeName};
 use rdb_replication::{Input, Time};
 use tokio::sync::watch;
@@ -107,6 +108,8 @@ pub struct Node {
     limits: RwLock<crate::http::backend::Limits>,
     /// What this node's records carry when it leads.
     recording: RwLock<Recording>,
+    /// The record since which all that it logged as the leader of that epoch carry pages or statements.
+    exact_since: Mutex<RecordPlace>,
     /// Told to end the process in good order.
     pub shutdown: watch::Sender<bool>,
     /// Client connections should end: this node has been demoted.
@@ -151,6 +154,7 @@ impl Node {
             result_limit: AtomicU64::new(control_settings.max_result_bytes),
             limits: RwLock::new(crate::http::backend::Limits::of(&control_settings)),
             recording: RwLock::new(recording(&control_settings)),
+            exact_since: Mutex::default(),
             shutdown: watch::Sender::new(false),
             demoted: watch::Sender::new(0),
         });
@@ -217,7 +221,18 @@ impl Node {
         if leads {
             self.recording.read().format == LogFormat::Logical
         } else {
-            self.engine().is_some_and(|engine| engine.same_pages() == Some(false))
+            self.engine().is_some_and(|engine| engine.layout() == Layout::Other)
+        }
+    }
+
+    /// [`rdb_protocol::status::NodeStatus::exact`].
+    fn exact(&self, leads: bool) -> RecordPlace {
+        if leads {
+            return *self.exact_since.lock();
+        }
+        match self.engine().map(|engine| engine.layout()) {
+            Some(Layout::Same { epoch, index }) => RecordPlace { epoch, index },
+            _ => RecordPlace::default(),
         }
     }
 

@@ -52,6 +52,7 @@ pub fn status(node: &Node) -> NodeStatus {
         acknowledged: replica.map_or(state.acknowledged, |replica| replica.acknowledged()),
         seed: state.seed.clone(),
         other_layout: node.other_layout(leads),
+        exact: node.exact(leads),
         divergences: state.divergences.clone(),
         peers: state.peers.clone(),
         problems: core.problems.values().cloned().collect(),

@@ -74,7 +74,7 @@ fn try_damage(engine: &Engine, stated: Option<Stated>) -> Result<Option<String>,
     let Some(rows) = rows else { return Ok(differs(content, pages.unwrap_or_default())) };
     let (_, ours) = engine.verify_rows()?;
     if ours == rows {
-        engine.set_same_pages(false);
+        engine.set_other_layout();
     }
     Ok(if ours == rows { None } else { differs(ours, rows) })
 }

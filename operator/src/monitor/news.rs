@@ -42,6 +42,7 @@ pub fn differ(a: &NodeStatus, b: &NodeStatus) -> bool {
         divergences,
         problems,
         other_layout,
+        exact,
     } = a;
     let same = *incarnation == b.incarnation
         && *cluster == b.cluster
@@ -64,6 +65,7 @@ pub fn differ(a: &NodeStatus, b: &NodeStatus) -> bool {
         && *divergences == b.divergences
         && *problems == b.problems
         && *other_layout == b.other_layout
+        && exact.epoch == b.exact.epoch
         && (followers == &b.followers || connections(a) == connections(b));
     !same
 }

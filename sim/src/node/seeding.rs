@@ -1,7 +1,7 @@
 //! Base copies: ending the incarnation, fetching from the leader, installing, and giving one.
 
 use rdb_protocol::admin::{AdminRefusal, Reseed};
-use rdb_protocol::status::SeedReport;
+use rdb_protocol::status::{RecordPlace, SeedReport};
 use rdb_protocol::{ClusterId, Incarnation, Index, Position};
 use rdb_replication::{Input, LogView, Replica, RoleView, Side};
 
@@ -134,6 +134,7 @@ impl World {
         // A copy has the leader's pages, whatever its own leader's were.
         let mut db = db.clone();
         db.other_layout = false;
+        db.exact = RecordPlace::default();
         let copy = Box::new(BaseCopy { cluster, position, db });
         if let Some(delay) = self.passes(Place::Node(node), Place::Node(to)) {
             let event = NodeEvent::SeedCopied { attempt, copy };

@@ -173,6 +173,7 @@ impl World {
             } else {
                 volume.db.as_ref().is_some_and(|db| db.other_layout)
             },
+            exact: if leads { process.worker.exact } else { volume.db.as_ref().map(|db| db.exact).unwrap_or_default() },
             problems: process.problems.values().cloned().collect(),
         })
     }

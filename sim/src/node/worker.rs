@@ -2,6 +2,7 @@
 //! records.
 
 use rdb_protocol::settings::LogFormat;
+use rdb_protocol::status::RecordPlace;
 use rdb_protocol::{BOOTSTRAP_VERSION, Epoch, Index};
 use rdb_replication::{Input, Replica, RoleView, Slot};
 
@@ -22,6 +23,8 @@ pub struct Worker {
     pub(crate) queue: Jobs,
     group: Option<Group>,
     awake: bool,
+    /// Since when all records that it proposed carry pages.
+    pub(super) exact: RecordPlace,
 }
 
 /// A client's write on its way.
@@ -187,6 +190,11 @@ impl World {
         after.other_layout = false;
         let entry = record::encode(&ops, form, after.stated, timestamp).encode(slot.previous, slot.epoch);
         let index = entry.position.index;
+        process.worker.exact = match process.worker.exact {
+            _ if rows => RecordPlace::default(),
+            since if since.epoch == slot.epoch => since,
+            _ => RecordPlace { epoch: slot.epoch, index },
+        };
         (after.epoch, after.index) = (slot.epoch, index);
         group.proposed = Some(Proposed { index, after, results });
         let effects = self.step(node, Input::Propose { entry });
@@ -314,6 +322,8 @@ impl World {
                     db.layout = (node as u64) << 48 | last.0;
                     db.other_layout = true;
                 }
+                let place = RecordPlace { epoch: entry.position.epoch, index: last };
+                db.exact = if db.other_layout { RecordPlace::default() } else { place };
                 db.apply(&ops, entry.position.epoch, last);
                 rdb_protocol::if_planted!(ChecksumSwallowed => { continue; });
                 if db.stated != content {

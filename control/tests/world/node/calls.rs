@@ -2,7 +2,7 @@
 
 use rdb_control::AdminCall;
 use rdb_protocol::admin::{AdminRefusal, Recruit};
-use rdb_protocol::status::{Promise, Role, SettleReport};
+use rdb_protocol::status::{Promise, RecordPlace, Role, SettleReport};
 use rdb_protocol::{ClusterConfig, ConfigPair, Epoch, Incarnation, Index};
 
 use super::Node;
@@ -30,6 +30,7 @@ impl Node {
                 }
                 self.cluster = Some(init.cluster);
                 self.created = init.create;
+                self.layout = if init.create { self.incarnation.0 } else { 0 };
                 self.role = Role::Follower;
             }
             AdminCall::Fence(fence) => {
@@ -136,7 +137,9 @@ impl Node {
                 self.committed = 0;
                 self.acknowledged = 0;
                 self.state_override = None;
+                self.layout = 0;
                 self.other_layout = false;
+                self.exact = RecordPlace::default();
             }
         }
         Ok(None)

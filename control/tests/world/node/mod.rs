@@ -6,7 +6,9 @@ mod replicate;
 use std::collections::BTreeMap;
 
 use rdb_protocol::settings::{LogFormat, NodeSettings};
-use rdb_protocol::status::{DivergenceReport, FollowerProgress, NodeState, NodeStatus, Promise, Role, SettleReport};
+use rdb_protocol::status::{
+    DivergenceReport, FollowerProgress, NodeState, NodeStatus, Promise, RecordPlace, Role, SettleReport,
+};
 use rdb_protocol::{Chain, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position};
 
 pub use replicate::replicate;
@@ -73,8 +75,13 @@ pub struct Node {
     pub refuses_changes: bool,
     /// What it was told to run with.
     pub settings: NodeSettings,
-    /// It applied row changes.
+    /// How rows lie on its pages; 0 = a leader's base copy is still to come.
+    pub layout: u64,
+    /// The pages of the last record that it applied do not fit.
     pub other_layout: bool,
+    pub exact: RecordPlace,
+    /// Length of its log up to the last record of row changes alone.
+    rows_until: usize,
 }
 
 impl Node {
@@ -125,7 +132,10 @@ impl Node {
             refuses_changes: false,
             dropped: 0,
             settings: NodeSettings::default(),
+            layout: 0,
             other_layout: false,
+            exact: RecordPlace::default(),
+            rows_until: 0,
         }
     }
 
@@ -222,6 +232,7 @@ impl Node {
                 Role::Leader => self.settings.log_format == LogFormat::Logical,
                 _ => self.other_layout,
             },
+            exact: self.exact,
             divergences: self.divergences.clone(),
             problems: self.problems.clone(),
         }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rdb_protocol::status::{DivergenceReport, Role};
+use rdb_protocol::settings::LogFormat;
+use rdb_protocol::status::{DivergenceReport, RecordPlace, Role};
 use rdb_protocol::{Incarnation, Index, Member, NodeName};
 
 use super::super::checker::Checker;
@@ -18,6 +19,7 @@ pub fn replicate(nodes: &mut BTreeMap<NodeName, Node>, now: u64, checker: &mut C
         if leader.stuck_since_ms.is_none() && now >= leader.stopped_writes_until_ms && leader.opened {
             let id = checker.next_record();
             leader.log.push((leader.led, id));
+            leader.note_form();
         }
         let mut holders = BTreeSet::new();
         if leader.stuck_since_ms.is_none() {
@@ -68,9 +70,16 @@ fn catch_up(follower: &mut Node, leader: &Node, now: u64) {
         if common < follower.committed {
             // Its database shows what is cut: it is given up, and with it the incarnation (rule 18).
             follower.incarnation = Incarnation(follower.incarnation.0 ^ RESEEDED);
+            follower.layout = 0;
         }
     }
+    if follower.layout == 0 {
+        (follower.layout, follower.other_layout) = (leader.layout, false);
+    } else if leader.opened && leader.log.len() > follower.log.len() {
+        follower.apply_form(leader, now);
+    }
     follower.log = leader.log.clone();
+    follower.rows_until = leader.rows_until;
     follower.committed = leader.committed;
     follower.config = leader.config.clone();
     follower.heard_ms = Some(now);
@@ -103,5 +112,33 @@ fn commit(leader: &mut Node, holders: &BTreeSet<Member>, now: u64, checker: &mut
         let fresh = leader.log[leader.acknowledged.min(leader.log.len())..].to_vec();
         leader.acknowledged = leader.committed;
         checker.acknowledged(&fresh);
+    }
+}
+
+impl Node {
+    /// It logged a record of a client.
+    fn note_form(&mut self) {
+        self.other_layout = false;
+        if self.settings.log_format == LogFormat::Logical {
+            self.exact = RecordPlace::default();
+            self.rows_until = self.log.len();
+        } else if self.exact.epoch != self.led {
+            self.exact = self.last_place();
+        }
+    }
+
+    /// It applies a record as this leader logs them now.
+    fn apply_form(&mut self, leader: &Node, now: u64) {
+        if self.log.len() < leader.rows_until {
+            self.layout = self.incarnation.0 << 32 | now;
+        }
+        self.other_layout = self.layout != leader.layout;
+        self.exact = if self.other_layout { RecordPlace::default() } else { leader.last_place() };
+        let rows = leader.settings.log_format == LogFormat::Logical || leader.settings.rows_for_all;
+        assert!(rows || !self.other_layout, "{} has other pages than {}, which logs no rows", self.name, leader.name);
+    }
+
+    fn last_place(&self) -> RecordPlace {
+        RecordPlace { epoch: self.led, index: Index(self.log.len() as u64) }
     }
 }

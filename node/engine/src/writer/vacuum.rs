@@ -131,8 +131,8 @@ impl Writer {
             LogFormat::Statement => "statements",
             LogFormat::Logical => "row changes",
             LogFormat::Page | LogFormat::Mixed if self.recording.sums => {
-                let why = "VACUUM has to wait: some followers have pages of their own until they get a new base copy";
-                let hint = "try again when no node shows other_layout in rdb status -o json";
+                let why = "VACUUM has to wait until all followers are known to have the leader's pages";
+                let hint = "it takes new base copies where other_layout shows in rdb status -o json, and a write; then try again";
                 return Err(SqlFailure::new(ErrorCode::Forbidden, why, hint));
             }
             LogFormat::Page | LogFormat::Mixed => return Ok(()),

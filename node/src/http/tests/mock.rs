@@ -189,6 +189,7 @@ impl Backend for Mock {
             acknowledged: Index(0),
             seed: None,
             other_layout: false,
+            exact: Default::default(),
             divergences: vec![],
             problems: vec![],
         }

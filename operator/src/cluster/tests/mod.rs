@@ -140,6 +140,7 @@ fn empty_node(name: &str, n: u64) -> NodeStatus {
         divergences: Vec::new(),
         problems: Vec::new(),
         other_layout: false,
+        exact: Default::default(),
     }
 }
 
