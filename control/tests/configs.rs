@@ -226,6 +226,28 @@ fn a_member_that_was_told_to_fetch_its_data_anew_is_not_counted_on() {
     assert_eq!(world.status().epoch.0, 1);
 }
 
+/// What the leader said of it before is older than what it says itself.
+#[test]
+fn a_member_that_reports_other_data_by_now_is_not_counted_on() {
+    let mut world = World::steady(|spec| spec.replication.sync_followers = 2);
+    let (leader, followers) = (world.leader(), world.followers());
+    let gone = world.nodes[&followers[0]].member();
+    world.node(&leader).frozen = true;
+    world.run_ms(500);
+    world.wipe(&gone.name);
+    world.run_ms(500);
+    world.change_spec(|spec| {
+        spec.instances = 2;
+        spec.replication.sync_followers = 1;
+    });
+    world.run_ms(500);
+    let next = world.status().config.as_ref().unwrap().next.as_ref();
+    assert!(!next.is_some_and(|next| next.cohort.contains(&gone)), "{next:?}");
+    world.node(&leader).frozen = false;
+    world.run_until("the new rule holds", |w| w.settled() && (w.cohort().len(), w.acks()) == (2, 1));
+    assert_eq!(world.checker.lost.len(), 0);
+}
+
 #[test]
 fn a_new_cluster_is_not_opened_by_giving_up_the_change_to_the_asked_for_rule() {
     let mut world = World::new(|_| {});

@@ -94,6 +94,7 @@ impl<'a> View<'a> {
         self.progress(member).is_some_and(|progress| progress.connected)
             && self.answered_at(member).is_some_and(recently)
             && !self.gives_up_its_data(member)
+            && !self.gave_up_its_data(member)
     }
 
     /// It was told to fetch a new base copy: what the leader says of it is of data that are gone, or will be in a moment.
@@ -103,6 +104,14 @@ impl<'a> View<'a> {
             let obeyed = matches!(record.outcome, None | Some(CallOutcome::Done));
             obeyed && matches!(&record.call, AdminCall::Reseed(told) if told.incarnation == member.incarnation)
         })
+    }
+
+    /// Its name reported other data after the leader last heard it: incarnations do not come back.
+    fn gave_up_its_data(&self, member: &Member) -> bool {
+        let report = self.instance(&member.name).and_then(|instance| instance.report.as_ref());
+        report
+            .filter(|report| report.status.incarnation != member.incarnation)
+            .is_some_and(|report| self.answered_at(member).is_some_and(|at| at <= report.received_at))
     }
 
     /// For how long this member has been out of the leader's reach; zero while it answers.
