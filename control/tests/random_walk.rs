@@ -4,7 +4,7 @@
 
 mod world;
 
-use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
+use rdb_protocol::settings::{LogFormat, Mode, SyncSet, WhenUnavailable};
 use world::World;
 
 /// Steps of one walk, of up to a second each.
@@ -29,7 +29,13 @@ fn walk(seed: u64) {
     });
     world.exit_proof = rng.below(2) == 0;
     world.restart_after_ms = (rng.below(2) == 0).then_some(1000);
+    // Dice of its own, so that other walks stay what they were.
+    let mut format = Rng(seed.wrapping_mul(0xD1B5_4A32_D192_ED03) | 1);
     for _ in 0..MOVES {
+        if seed.is_multiple_of(3) && format.below(15) == 0 {
+            let wanted = [LogFormat::Page, LogFormat::Logical][format.below(2)];
+            world.change_spec(|spec| spec.replication.log_format = wanted);
+        }
         disturb(&mut world, &mut rng);
         world.run_ms(50 * (1 + rng.below(20)) as u64);
     }
@@ -37,7 +43,10 @@ fn walk(seed: u64) {
     let instances = world.cluster.instances();
     world.run_until("it comes to rest after the faults", |w| {
         let renewed = w.nodes.values().all(|node| node.outdated.is_none());
-        w.settled() && w.status().ready_instances == instances && renewed
+        // Where every copy is needed, none is given up for the sake of pages.
+        let spare = || w.cohort().len() > w.acks() as usize + 1;
+        let alike = || !w.status().layouts_differ || !spare();
+        w.settled() && w.status().ready_instances == instances && renewed && alike()
     });
 }
 
@@ -100,6 +109,7 @@ fn heal(world: &mut World) {
     world.change_spec(|spec| {
         spec.paused = false;
         spec.maintenance.active = false;
+        spec.replication.log_format = LogFormat::Page;
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use rdb_control::{Action, AdminCall, ClusterStatus, Observed, Plan, Time};
-use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig};
+use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig, Epoch};
 
 use super::node::{Node, Record};
 
@@ -12,6 +12,8 @@ pub struct Checker {
     acknowledged: BTreeSet<Record>,
     /// Acknowledged records that a permitted loss gave up.
     pub lost: BTreeSet<Record>,
+    /// Epochs whose leader was chosen with permission to lose acknowledged records.
+    lossy: BTreeSet<Epoch>,
     records: u64,
 }
 
@@ -27,10 +29,12 @@ impl Checker {
 
     pub fn opened(&mut self, leader: &Node, lossy: bool) {
         let log: BTreeSet<Record> = leader.log.iter().copied().collect();
-        // One that was frozen while others lost its records by permission opens alone, and acknowledges nothing without a
-        // lease: what later leaders acknowledged it can't have.
-        let earlier = |record: &&Record| record.0 <= leader.led;
-        let missing: BTreeSet<Record> = self.acknowledged.difference(&log).filter(earlier).copied().collect();
+        // One that was frozen while a later leader was chosen without it, by permission to lose what it has, opens alone,
+        // and acknowledges nothing without a lease: what is acknowledged since that choice it can't have. Without such a
+        // permission nobody can open when a later leader has opened.
+        let passed_over = self.lossy.range(leader.led.next()..).next().copied();
+        let due = |record: &&Record| passed_over.is_none_or(|epoch| record.0 < epoch);
+        let missing: BTreeSet<Record> = self.acknowledged.difference(&log).filter(due).copied().collect();
         assert!(lossy || missing.is_empty(), "{} opened epoch {} without {missing:?}", leader.name, leader.led);
         self.acknowledged.retain(|record| !missing.contains(record));
         self.lost.extend(missing);
@@ -96,9 +100,10 @@ impl Checker {
         }
     }
 
-    pub fn swap(&self, old: &ClusterStatus, new: &ClusterStatus) {
+    pub fn swap(&mut self, old: &ClusterStatus, new: &ClusterStatus) {
         assert!(new.epoch >= old.epoch, "the epoch went back");
         assert!(new.leader_epoch <= new.epoch);
+        self.lossy.extend(new.loss_epoch);
         if new.epoch.0 >= old.epoch.0 + 1000 {
             // Rebuilt.
         } else if new.leader_epoch != old.leader_epoch {
