@@ -27,6 +27,23 @@ fn scaling_down_never_takes_the_leader() {
     assert_eq!((world.leader(), world.status().epoch.0), (name("db-3"), 2));
 }
 
+/// Put to sleep before it had a first node, and scaled down in its sleep: what nobody has looked into may hold data.
+#[test]
+fn a_new_cluster_that_was_scaled_down_in_its_sleep_finds_its_first_node() {
+    let mut world = World::new(|spec| spec.instances = 5);
+    world.run_until("five instances", |w| w.nodes.len() == 5);
+    let all: Vec<_> = world.nodes.keys().cloned().collect();
+    all.iter().for_each(|name| world.kill(name));
+    world.change_spec(|spec| spec.hibernated = true);
+    world.run_until("asleep", |w| w.status().phase == Phase::Hibernated);
+    assert!(world.status().config.is_none(), "it slept before it had a first node");
+    world.change_spec(|spec| {
+        spec.hibernated = false;
+        spec.instances = 3;
+    });
+    world.run_until("awake", |w| w.settled() && w.status().ready_instances == 3 && w.status().instances.len() == 3);
+}
+
 /// Scaled down while the cluster slept, in the middle of a change that needs everybody.
 #[test]
 fn an_instance_that_counts_is_started_although_it_is_not_wanted() {

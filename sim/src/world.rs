@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use rdb_protocol::NodeName;
+use rdb_protocol::{Member, NodeName};
 use rdb_replication::Output;
 
 use crate::api::Api;
 use crate::check::Checks;
 use crate::client::Client;
 use crate::coverage::Coverage;
-use crate::disk::Volume;
+use crate::disk::{SimLog, Volume};
 use crate::event::{At, ClientEvent, ConnId, Event, MS, NodeId, Queue, SECOND};
 use crate::net::{Blocked, Conn};
 use crate::node::Process;
@@ -67,6 +67,8 @@ pub struct World {
     pub coverage: Coverage,
     pub trace: Trace,
     pub(crate) scratch: Vec<Output>,
+    /// What incarnations held that ended for a base copy.
+    pub(crate) given_up: BTreeMap<Member, SimLog>,
     /// The fault phase is over.
     pub calm: bool,
     ended: bool,
@@ -113,6 +115,7 @@ impl World {
             coverage: Coverage::default(),
             trace: Trace::new(story),
             scratch: Vec::new(),
+            given_up: BTreeMap::new(),
             calm: false,
             ended: false,
             robbed: false,

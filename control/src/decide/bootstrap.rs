@@ -11,6 +11,7 @@ use super::detect::Failure;
 use super::draft::{AfterDone, Draft};
 use super::view::View;
 use super::{elect, membership};
+use crate::observed::Lifecycle;
 use crate::plan::AdminCall;
 use crate::status::{Phase, Reason};
 
@@ -20,8 +21,8 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     if status.epoch > Epoch::ZERO {
         return false;
     }
-    draft.block(format!("Creating the first node{}", hindrances(view)));
     if view.cluster.paused {
+        draft.block("Creating the first node");
         return true;
     }
     let first = status.config.as_ref().and_then(|config| config.current.cohort.first());
@@ -29,16 +30,21 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         None => choose_first(view, draft),
         Some(first) => initialise_first(view, draft, first),
     }
+    draft.block(format!("Creating the first node{}", hindrances(view)));
     true
 }
 
-/// Why instances do not run, for the person who waits for them.
+/// Which instances do not run, and why, for the person who waits for them.
 fn hindrances(view: &View) -> String {
-    let stuck = view.observed.instances.iter().filter(|(_, instance)| !view.is_reachable(instance));
-    let stuck =
-        stuck.filter_map(|(name, instance)| Some(format!("{name} does not run ({})", instance.stuck.as_ref()?)));
-    let text = stuck.collect::<Vec<_>>().join("; ");
-    if text.is_empty() { text } else { format!(": {text}") }
+    let away = view.observed.instances.iter().filter(|(_, instance)| !view.is_reachable(instance));
+    let text: Vec<String> = away
+        .map(|(name, instance)| match &instance.stuck {
+            Some(why) => format!("{name} does not run ({why})"),
+            None if instance.lifecycle == Lifecycle::Stopped => format!("{name} is stopped"),
+            None => format!("{name} has not answered yet"),
+        })
+        .collect();
+    if text.is_empty() { String::new() } else { format!(": {}", text.join("; ")) }
 }
 
 /// All instances are known to be empty, or one of them may hold the data of this cluster.
@@ -48,11 +54,13 @@ fn choose_first(view: &View, draft: &mut Draft) {
     let empty = view.observed.instances.iter().filter(|(name, _)| wanted.contains(*name) && reachable(name));
     let first = empty.filter_map(|(_, instance)| instance.status()).find(|status| status.role == Role::Empty);
     let blank = |status: &NodeStatus| status.role == Role::Empty && status.cluster.is_none();
-    let all_known = view.observed.instances.values().all(|instance| instance.status().is_some_and(blank));
-    let Some(first) = first.map(NodeStatus::member).filter(|_| all_known) else {
-        draft.block("Waits for the instances to start");
-        return;
-    };
+    let is_blank = |name: &_| view.instance(name).and_then(|instance| instance.status()).is_some_and(blank);
+    let unknown: Vec<_> = view.observed.instances.keys().filter(|name| !is_blank(name)).collect();
+    if !unknown.is_empty() {
+        // Those that are too many were perhaps stopped before anybody looked into them.
+        membership::start_stopped(view, draft, |name| unknown.contains(&name));
+    }
+    let Some(first) = first.map(NodeStatus::member).filter(|_| unknown.is_empty()) else { return };
     let id = view.observed.offered_id;
     draft.event("Bootstrapping", format!("{} becomes the first node of cluster {id}", first.name), "no data exists");
     let config = ClusterConfig { version: BOOTSTRAP_VERSION, cohort: BTreeSet::from([first]), acks: 0 };
@@ -67,10 +75,7 @@ fn choose_first(view: &View, draft: &mut Draft) {
 fn initialise_first(view: &View, draft: &mut Draft, first: &Member) {
     let Some(cluster) = view.status().cluster else { return };
     let report = view.instance(&first.name).filter(|instance| view.is_reachable(instance)).and_then(|i| i.status());
-    let Some(report) = report else {
-        draft.block(format!("Waits for {} to start", first.name));
-        return;
-    };
+    let Some(report) = report else { return };
     match (report.role, report.incarnation == first.incarnation) {
         (Role::Empty, true) => {
             let call = AdminCall::Init(Init { cluster, incarnation: first.incarnation, create: true });

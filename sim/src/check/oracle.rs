@@ -6,6 +6,7 @@ use rdb_control::ClusterStatus;
 use rdb_protocol::{ClusterConfig, Epoch, Index, Member};
 use rdb_replication::{LogView as _, Replica, RoleView};
 
+use crate::disk::Volume;
 use crate::event::NodeId;
 use crate::world::World;
 
@@ -19,24 +20,27 @@ impl World {
         !self.robbed && !self.checks.loss_between(Epoch::ZERO, epoch)
     }
 
-    /// Rule 3: what a leader announces as committed is on the disks of W+1 members of one of its configs.
+    /// Rule 3: what a leader announces as committed is on the disks of W+1 members of one of its configs; or was, and the
+    /// member has been told to re-seed since it said so: one copy less, as if its disk had been lost a moment later.
     pub(crate) fn check_copies(&mut self, node: NodeId, index: Index) {
         let Some(place) = self.nodes.get(&node) else { return };
         let (Some(process), Some(volume)) = (&place.process, &place.volume) else { return };
         let Some(core) = process.core.as_ref().filter(|core| leads(core) && self.strict(core.epoch())) else { return };
         let (Some(pair), Some(position)) = (core.config(), volume.log.position(index)) else { return };
         let holds = |member: &Member| {
-            self.nodes.values().filter_map(|place| place.volume.as_ref()).any(|volume| {
-                let mine = volume.control.as_ref().is_some_and(|control| control.core.member == *member);
-                let kept = volume.log.position(index) == Some(position) || volume.log.base().index > index;
-                mine && kept && volume.log.flushed_position().index >= index
+            let volumes = self.nodes.values().filter_map(|place| place.volume.as_ref());
+            let is_its = |volume: &&Volume| volume.control.as_ref().is_some_and(|c| c.core.member == *member);
+            let mut logs = volumes.filter(is_its).map(|volume| &volume.log).chain(self.given_up.get(member));
+            logs.any(|log| {
+                let kept = log.position(index) == Some(position) || log.base().index > index;
+                kept && log.flushed_position().index >= index
             })
         };
         let enough =
             |config: &ClusterConfig| config.cohort.iter().filter(|member| holds(member)).count() > config.acks as usize;
         let lacks = |place: &crate::world::Node| {
             let (core, log) = (place.process.as_ref()?.core.as_ref()?, &place.volume.as_ref()?.log);
-            let later = leads(core) && core.epoch() > position.epoch;
+            let later = leads(core) && core.epoch() > position.epoch && self.strict(core.epoch());
             let there = log.position(index) == Some(position) || log.base().index > index;
             (later && !there).then(|| core.member().clone())
         };

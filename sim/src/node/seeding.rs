@@ -64,6 +64,7 @@ impl World {
             return;
         }
         let Some(control) = &mut volume.control else { return };
+        self.given_up.insert(control.core.member.clone(), volume.log.clone());
         control.core.member.incarnation = fresh;
         control.data = Data::Seeding;
         control.core.committed = Index::ZERO;
