@@ -78,7 +78,7 @@ impl Progress {
 }
 
 #[allow(clippy::disallowed_methods, reason = "deadlines are instants, and only SQLite's callback is there to look")]
-fn passed(deadline: Instant) -> bool {
+pub(crate) fn passed(deadline: Instant) -> bool {
     Instant::now() >= deadline
 }
 

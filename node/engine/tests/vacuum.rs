@@ -168,6 +168,11 @@ fn what_fails_leaves_everything_as_it_was() {
     let late = Transaction { deadline: Some(Instant::now()), ..tx(&["VACUUM"]) };
     assert_eq!(leader.run(late).unwrap_err().code(), ErrorCode::Timeout);
 
+    leader.writer.limit_vacuum(Some(Instant::now()));
+    let slow = leader.try_sql("VACUUM").unwrap_err().api;
+    assert!(slow.code == ErrorCode::RequestTooLarge && slow.hint.contains("progressTimeout"), "{slow:?}");
+    leader.writer.limit_vacuum(None);
+
     let slot = leader.slot();
     let refused = CommitError(ErrorCode::NotLeader.error("fenced", ""));
     let result = leader.writer.run_group(slot, &[keyed(1, "VACUUM")], &mut |_| Err(refused.clone())).unwrap();
@@ -180,6 +185,24 @@ fn what_fails_leaves_everything_as_it_was() {
     let mut follower = leader.seed();
     leader.sql("VACUUM");
     leader.sql("INSERT INTO t VALUES (1, 2)");
+    follower.applier.apply(&leader.take()).unwrap();
+    assert_equal(&leader, &follower);
+}
+
+/// Making the copy of a small database is over before the clock is looked at.
+#[test]
+fn time_is_up_while_pages_are_written_too() {
+    let mut leader = Leader::with(|_| {});
+    leader.sql("CREATE TABLE t(b)");
+    leader.sql("INSERT INTO t VALUES (zeroblob(300000))");
+    let content = leader.engine.stats().content;
+    leader.writer.limit_vacuum(Some(Instant::now()));
+    assert_eq!(leader.code("VACUUM"), ErrorCode::RequestTooLarge);
+    assert_eq!(leader.engine.scan_checksum().unwrap(), content);
+    assert_tidy(&leader);
+    leader.writer.limit_vacuum(None);
+    let mut follower = leader.seed();
+    leader.sql("VACUUM");
     follower.applier.apply(&leader.take()).unwrap();
     assert_equal(&leader, &follower);
 }

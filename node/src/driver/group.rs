@@ -183,6 +183,7 @@ fn run_reserved(node: &Arc<Node>, writer: &mut Writer, slot: rdb_replication::Sl
         exact = false;
         *node.exact_since.lock() = RecordPlace::default();
     }
+    writer.limit_vacuum(vacuum_until(node, &transactions));
     let mut proposed = false;
     let outcome = writer.run_group(slot, &transactions, &mut |record| {
         proposed = true;
@@ -206,6 +207,18 @@ fn run_reserved(node: &Arc<Node>, writer: &mut Writer, slot: rdb_replication::Sl
         Err(fatal) => super::die("a committed group is not visible", &fatal),
     }
 }
+
+/// VACUUM may not take the leader's place away, and the next leader's when its client tries again: by then it must be ready for
+/// the log and the followers, which have the rest of `progressTimeout`.
+fn vacuum_until(node: &Node, transactions: &[Transaction]) -> Option<std::time::Instant> {
+    transactions.first().filter(|first| first.is_vacuum())?;
+    let timeout = node.lock().running.as_ref().map(|running| running.replica.settings().progress_timeout_ms)?;
+    Some(clock::instant() + std::time::Duration::from_millis(timeout / VACUUM_SHARE))
+}
+
+/// The part of `progressTimeout` for what VACUUM does before its record is there; the log and the followers write as much again,
+/// at the same time.
+const VACUUM_SHARE: u64 = 3;
 
 /// Waits for the right to write: while writes are stopped, or without a lease in async mode, the group waits.
 fn reserve(node: &Node, mut jobs: Vec<WriteJob>) -> Option<(rdb_replication::Slot, Vec<WriteJob>)> {

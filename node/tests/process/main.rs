@@ -16,4 +16,5 @@ mod retries;
 mod seeds;
 mod space;
 mod tokens;
+mod vacuum;
 mod volumes;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rdb_protocol::admin::AdminRefusal;
@@ -180,6 +181,15 @@ impl Node {
         assert_eq!(unsafe { libc::kill(id as i32, signal) }, 0);
     }
 
+    /// All of it stands still after `SIGSTOP`.
+    pub fn is_stopped(&self) -> bool {
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("it runs").id());
+        let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // The state comes after the name, which stands in brackets.
+        let stopped = |stat: String| stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with('T'));
+        std::fs::read_dir(tasks).unwrap().flatten().all(|task| stopped(stat(task)))
+    }
+
     pub fn is_running(&self) -> bool {
         self.child.is_some()
     }
@@ -201,14 +211,14 @@ impl Node {
     }
 
     pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Reply> {
-        let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{}{path}", self.address));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let mut response = self.agent.run(request.body(body).unwrap()).ok()?;
-        let status = response.status().as_u16();
-        let text = response.body_mut().with_config().limit(256 << 20).read_to_string().ok()?;
-        Some(Reply { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) })
+        call(&self.agent, method, &format!("http://{}{path}", self.address), headers, body)
+    }
+
+    /// A write with an idempotency key whose answer is not waited for.
+    pub fn begin(&self, key: &str, sql: &str) -> JoinHandle<Option<Reply>> {
+        let (agent, url) = (self.agent.clone(), format!("http://{}/v1/execute", self.address));
+        let (key, body) = (key.to_owned(), json!({"sql": sql, "deadline_ms": 20_000}).to_string());
+        std::thread::spawn(move || call(&agent, "POST", &url, &[("Idempotency-Key", &key)], body.as_bytes()))
     }
 
     #[track_caller]
@@ -304,6 +314,17 @@ impl Node {
             _ => panic!("{name}: {reply:?}"),
         }
     }
+}
+
+fn call(agent: &ureq::Agent, method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Option<Reply> {
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response = agent.run(request.body(body).unwrap()).ok()?;
+    let status = response.status().as_u16();
+    let text = response.body_mut().with_config().limit(256 << 20).read_to_string().ok()?;
+    Some(Reply { status, body: serde_json::from_str(&text).unwrap_or(Value::String(text)) })
 }
 
 impl Drop for Node {

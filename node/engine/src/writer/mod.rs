@@ -39,6 +39,7 @@ pub(crate) mod vacuum;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use rdb_protocol::api::{ErrorCode, Token};
 use rdb_protocol::{Epoch, Position};
@@ -152,6 +153,8 @@ pub struct Writer {
     fragile: Option<bool>,
     /// There are virtual tables: when they write their buffers depends on what else is run, reading included.
     buffers: bool,
+    /// See [`Writer::limit_vacuum`].
+    vacuum_until: Option<Instant>,
     turn: WriteTurn,
 }
 
@@ -196,8 +199,15 @@ impl Writer {
             group_changed_schema: false,
             fragile: None,
             buffers: false,
+            vacuum_until: None,
             turn,
         })
+    }
+
+    /// Until when a VACUUM has to be ready for its record. All other writes wait for it, and a leader that holds them up for too
+    /// long loses its place.
+    pub fn limit_vacuum(&mut self, until: Option<Instant>) {
+        self.vacuum_until = until;
     }
 
     /// What records carry from the next group on.

@@ -25,7 +25,7 @@ use crate::engine::{EngineOptions, remove_database};
 use crate::error::{EngineError, Fatal, SqlFailure};
 use crate::internal::PositionWriter;
 use crate::page_writer::{PageWriter, cookie_of, lock_page};
-use crate::progress::Progress;
+use crate::progress::{Progress, passed};
 use crate::sql::cache::refused;
 use crate::sql::failure::failure;
 use crate::sql::statement::{SqliteError, Stmt};
@@ -37,6 +37,9 @@ const CACHE: u64 = 8 << 20;
 
 /// The database's content is written so often: into the copy, `-wal` and the log.
 const WRITTEN: u64 = 3;
+
+/// Pages written between two looks at the clock: about a tenth of a millisecond.
+const LOOK_EVERY: u32 = 16;
 
 /// Where page 1 says that the database is in WAL mode, which a copy is not.
 const MODE: std::ops::Range<usize> = 18..20;
@@ -101,7 +104,8 @@ impl Writer {
             }
         }
         let shared = Arc::clone(&self.turn.0);
-        let copy = Copy::make(&shared.options, transaction.deadline)?;
+        let until = self.vacuum_until;
+        let copy = Copy::make(&shared.options, transaction.deadline, until)?;
         copy.note(slot, transaction).map_err(environment)?;
         let before = self.read_cookie().map_err(sqlite)?;
         let pages_before = shared.table.lock().as_ref().map_or(0, |table| table.pages());
@@ -112,7 +116,7 @@ impl Writer {
         let plain = connection::recorded(&shared.options.path, CACHE).map_err(environment)?;
         let writer = PageWriter::new(plain.db).map_err(sqlite)?;
         writer.begin.execute().map_err(sqlite)?;
-        pages.write(&writer, pages_before, before)?;
+        pages.write(&writer, pages_before, before, until)?;
         space::check(&shared.options, 0)?;
         point.arm();
         Ok(Ok(Rewritten { pages: writer, _plain: plain }))
@@ -154,7 +158,8 @@ impl Drop for Copy {
 }
 
 impl Copy {
-    fn make(options: &EngineOptions, deadline: Option<Instant>) -> Result<Copy, SqlFailure> {
+    /// `deadline` is the request's.
+    fn make(options: &EngineOptions, deadline: Option<Instant>, until: Option<Instant>) -> Result<Copy, SqlFailure> {
         let source = connection::internal(&options.path, CACHE).map_err(environment)?;
         let number = |pragma| {
             let number = source.connection.pragma_query_value(None, pragma, |row| row.get::<_, u32>(0));
@@ -177,19 +182,23 @@ impl Copy {
             .pragma_update(None, "synchronous", "OFF")
             .map_err(|error| environment(connection::sqlite("VACUUM", error)))?;
         let progress = Progress::install(source.db);
-        progress.start(deadline, None);
+        let first = [deadline, until].into_iter().flatten().min();
+        progress.start(first, None);
         let made = vacuum_into(&source, path);
         let tripped = progress.tripped().is_some();
         // Before what it calls.
         drop(source);
-        made.map_err(|error| {
-            let mut failure = sqlite(error);
-            if tripped {
-                failure.api.message = "ran longer than its deadline and was undone".to_owned();
+        match made {
+            Ok(()) => Ok(copy),
+            Err(_) if tripped && first == until => Err(too_slow()),
+            Err(error) => {
+                let mut failure = sqlite(error);
+                if tripped {
+                    failure.api.message = "ran longer than its deadline and was undone".to_owned();
+                }
+                Err(failure)
             }
-            failure
-        })?;
-        Ok(copy)
+        }
     }
 
     /// Writes into the copy what a group writes into the database.
@@ -248,10 +257,19 @@ impl CopiedPages {
     }
 
     /// Writes all of them over a database of `pages_before`, whose schema cookie is `cookie`.
-    fn write(&self, writer: &PageWriter, pages_before: u32, cookie: u32) -> Result<(), SqlFailure> {
+    fn write(
+        &self,
+        writer: &PageWriter,
+        pages_before: u32,
+        cookie: u32,
+        until: Option<Instant>,
+    ) -> Result<(), SqlFailure> {
         let mut image = vec![0; self.page_size as usize];
         let lock_page = lock_page(self.page_size);
         for page in (2..=self.count).filter(|page| *page != lock_page) {
+            if page.is_multiple_of(LOOK_EVERY) && until.is_some_and(passed) {
+                return Err(too_slow());
+            }
             self.read(page, &mut image)?;
             writer.insert(page, &image).map_err(sqlite)?;
         }
@@ -273,6 +291,15 @@ fn check_size(used: u64, limit: u64) -> Result<(), SqlFailure> {
         ),
         "free pages are used again without it; to give back their space, load a copy into a new cluster (rdb load)",
     ))
+}
+
+fn too_slow() -> SqlFailure {
+    SqlFailure::new(
+        ErrorCode::RequestTooLarge,
+        "VACUUM was undone: it would hold up other writes for so long that another leader would be elected",
+        "raise failover.progressTimeout while it runs (a third of it is for making the copy), or load a copy into a new cluster \
+         (rdb load)",
+    )
 }
 
 fn reading(error: std::io::Error) -> SqlFailure {
