@@ -13,12 +13,9 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rdb_engine::{Args, QueryResult, Value};
+use rdb_engine::{Args, QueryResult, SAFE_INTEGER, Value};
 use rdb_protocol::api::Token;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-
-/// Largest whole number that every JSON reader keeps exact: an IEEE double has 53 bits of fraction.
-pub const SAFE_INTEGER: i64 = 1 << 53;
 
 /// Bytes of an answer around its values: the keys, one or two columns, the position.
 const FRAME_BYTES: usize = 256;
@@ -276,6 +273,26 @@ mod tests {
         assert_eq!(write(Value::Integer(i64::MIN)), "\"-9223372036854775808\"");
         assert_eq!(write(Value::Integer(SAFE_INTEGER)), "9007199254740992");
         assert_eq!(write(Value::Integer(SAFE_INTEGER + 1)), "\"9007199254740993\"");
+    }
+
+    /// The change stream's values come from the engine, as a tree; an answer's from here.
+    #[test]
+    fn answers_say_what_the_change_stream_says() {
+        for value in [
+            Value::Null,
+            Value::Integer(-SAFE_INTEGER),
+            Value::Integer(-SAFE_INTEGER - 1),
+            Value::Integer(i64::MAX),
+            Value::Real(1.0),
+            Value::Real(-1.5e300),
+            Value::Real(f64::INFINITY),
+            Value::Real(f64::NEG_INFINITY),
+            Value::Text("line\nbreak \u{1}\"".to_owned()),
+            Value::Blob(vec![]),
+            Value::Blob(vec![1, 2, 3, 4]),
+        ] {
+            assert_eq!(write(value.clone()), rdb_engine::value_to_json(&value).to_string());
+        }
     }
 
     #[test]
