@@ -19,6 +19,8 @@ pub(crate) struct State {
     pub(crate) writes: Vec<String>,
     /// Writes to paths that end so are carried out and answered with an error.
     pub(crate) lose_answers_of: Option<&'static str>,
+    /// The definition does not know this field of the status: it is not stored.
+    pub(crate) unknown_field: Option<&'static str>,
 }
 
 #[derive(Clone, Default)]
@@ -123,6 +125,9 @@ impl State {
         if is_status {
             let mut merged = stored;
             merged["status"] = object["status"].clone();
+            if let (Some(field), Some(status)) = (self.unknown_field, merged["status"].as_object_mut()) {
+                status.remove(field);
+            }
             return self.put("STATUS", path, merged);
         }
         self.put("PUT", path, object)

@@ -4,19 +4,24 @@ use std::sync::atomic::Ordering;
 
 use rdb_log::LogError;
 use rdb_protocol::Index;
+use rdb_protocol::settings::NodeSettings;
 use rdb_replication::{Output, RoleView};
 
 use super::Node;
 use super::core::{Core, Effects};
-use crate::http::backend::{Lead, Place};
+use crate::http::backend::{Lead, Limits, Place};
 
 impl Node {
     /// Does what one output says; what follows in the same step must wait for it.
     pub(super) fn carry_out(&self, core: &mut Core, output: Output, effects: &mut Effects) -> Result<(), NoRoom> {
         match output {
             Output::PersistControl(persistent) => {
+                let others = core.control.state().settings != persistent.settings;
                 if let Err(error) = core.persist(*persistent) {
                     super::die("cannot write the control file", &error);
+                }
+                if others {
+                    self.take_settings(&core.control.state().settings);
                 }
                 self.publish(core);
             }
@@ -80,6 +85,14 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Goes by what the operator asks for. Here and not where its call comes in: a call that is refused changes nothing, and a
+    /// leader's first record is already as it was asked for.
+    fn take_settings(&self, settings: &NodeSettings) {
+        *self.limits.write() = Limits::of(settings);
+        *self.recording.write() = super::recording(settings);
+        self.result_limit.store(settings.max_result_bytes, Ordering::Relaxed);
     }
 
     /// A leader's writer waits for this; a follower's worker applies.

@@ -92,14 +92,8 @@ impl Backend for Service {
                 return Ok(AdminAnswer::Done);
             }
             AdminCall::Fence(call) => replication::AdminCall::Fence(call),
-            AdminCall::Promote(call) => {
-                self.settings(&call.settings);
-                replication::AdminCall::Promote(call)
-            }
-            AdminCall::Follow(call) => {
-                self.settings(&call.settings);
-                replication::AdminCall::Follow(call)
-            }
+            AdminCall::Promote(call) => replication::AdminCall::Promote(call),
+            AdminCall::Follow(call) => replication::AdminCall::Follow(call),
             AdminCall::NextConfig(call) => replication::AdminCall::NextConfig(call),
             AdminCall::Settle(call) => replication::AdminCall::Settle(call),
             AdminCall::StopWrites(call) => replication::AdminCall::StopWrites(call),
@@ -145,12 +139,6 @@ impl Backend for Service {
 }
 
 impl Service {
-    fn settings(&self, settings: &rdb_protocol::settings::NodeSettings) {
-        *self.0.limits.write() = Limits::of(settings);
-        *self.0.recording.write() = super::recording(settings);
-        self.0.result_limit.store(settings.max_result_bytes, std::sync::atomic::Ordering::Relaxed);
-    }
-
     /// Gives a call to the replication core and waits for its answer.
     async fn replicated(&self, call: replication::AdminCall) -> Result<AdminAnswer, AdminRefusal> {
         let (reply, answer) = oneshot::channel();

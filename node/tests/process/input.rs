@@ -1,5 +1,6 @@
 //! Bad input from clients.
 
+use rdb_protocol::admin::AdminRefusal;
 use rdb_protocol::api::ErrorCode;
 use serde_json::json;
 
@@ -109,6 +110,23 @@ fn oversized_requests_and_results_are_refused_whole() {
     // Within the limits all is well.
     assert_eq!(ledger.write(node), None);
     ledger.check(node);
+}
+
+/// An operator that was replaced still tells nodes what it wants.
+#[test]
+fn a_refused_call_changes_no_settings() {
+    let mut cluster = Cluster::start(1);
+    let old = cluster.epoch;
+    cluster.elect(0);
+    let now = std::mem::replace(&mut cluster.epoch, old);
+    cluster.settings.max_result_bytes = 1 << 10;
+    assert!(matches!(cluster.try_follow(0), Err(AdminRefusal::Fenced { .. })));
+    let answer = cluster.leader().query("SELECT zeroblob(10000)");
+    assert_eq!(answer.status, 200, "{:?}", answer.body);
+    // The present one is obeyed.
+    cluster.epoch = now;
+    cluster.elect(0);
+    assert_eq!(cluster.leader().query("SELECT zeroblob(10000)").error(), ErrorCode::ResultTooLarge);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kube::api::PostParams;
 use rdb_control::status::Condition;
 use rdb_control::{ClusterStatus, Connection, RequestKind, Time};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Worker, requests};
 use crate::build::Owner;
@@ -38,6 +38,13 @@ fn says_the_same(old: &ClusterStatus, new: &ClusterStatus) -> bool {
     told == *old
 }
 
+/// Fields of the status that were sent and are not in what was stored.
+fn dropped_fields(sent: &RawReplicatedDB, stored: &RawReplicatedDB) -> Vec<String> {
+    let fields = sent.status.as_ref().and_then(Value::as_object).into_iter().flatten();
+    let is_dropped = |field: &&String| stored.status.as_ref().is_none_or(|status| status.get(field).is_none());
+    fields.map(|(field, _)| field).filter(is_dropped).cloned().collect()
+}
+
 impl Worker {
     /// Stores a status by compare-and-swap. True: decide again, on what is stored now.
     pub(crate) async fn swap(&mut self, status: &ClusterStatus) -> bool {
@@ -58,13 +65,31 @@ impl Worker {
         };
         let sent = clock::now();
         let written = within(self.api.replace_status(&self.key.name, &PostParams::default(), &object)).await;
+        let dropped = written.as_ref().map_or_else(|_| Vec::new(), |stored| dropped_fields(&object, stored));
         let stored = self.take_written(written).await;
+        if !dropped.is_empty() {
+            self.definition_too_old(&dropped);
+            return false;
+        }
+        self.untell("definition");
         if stored {
             self.observed.status_written_at = Some(clock::now());
             let status = self.observed.status.clone();
             self.log_swap(&status, clock::now().since(sent).as_micros() as u64);
         }
         stored
+    }
+
+    /// What was decided is not what is stored, and would be decided again and again.
+    fn definition_too_old(&mut self, dropped: &[String]) {
+        let message = format!(
+            "Nothing is decided: the API server does not keep status.{}. Its definition of ReplicatedDB is older than this \
+             operator: apply the one that `rdb-operator crd` prints, or let the chart install it (crds.install)",
+            dropped.join(", status.")
+        );
+        tracing::error!(cluster = %self.key, message, "the definition of ReplicatedDB is too old");
+        self.tell_once("definition", "DefinitionTooOld", message);
+        self.retry_later();
     }
 
     /// When the leader was lost a moment ago, its successor's election is more urgent than to tell people of it, and a

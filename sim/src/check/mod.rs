@@ -263,7 +263,9 @@ impl Checks {
         let alone = core.config().is_some_and(|pair| pair.standing().all(|config| config.acks == 0));
         let ack = Acknowledged { at: now, op: *op, epoch, index };
         if !held {
-            let high = known.map_or(self.opened_max, |known| known.epoch).max(self.opened_max);
+            // A successor may commit before it opens: then the history has gone on with its records, and may be shorter.
+            let end = self.history.position(self.history.end()).unwrap_or_default();
+            let high = known.unwrap_or(end).epoch.max(self.opened_max);
             let permitted = self.loss_between(epoch, high);
             // Without follower copies the lease ends before a successor opens (rule 17), whatever may be lost.
             let in_time = self.lossy.range(epoch.next()..).next().is_none_or(|lossy| self.opened_max < *lossy);

@@ -222,6 +222,25 @@ async fn a_conflict_is_read_and_decided_again() {
     );
 }
 
+/// An operator that was upgraded without its definition: it says so, and does not swap the same status again and again.
+#[tokio::test]
+async fn a_definition_that_drops_a_part_of_the_status_is_told() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    for (n, name) in [(1, "orders-1"), (2, "orders-2"), (3, "orders-3")] {
+        world.report(name, empty_node(name, n));
+    }
+    world.api.state().unknown_field = Some("config");
+    world.api.writes();
+    world.worker.turn().await;
+    assert_eq!(deeds(world.api.writes()), [format!("STATUS {RESOURCE}")], "nothing follows from it");
+    assert!(world.worker.told["definition"].contains("status.config"), "{:?}", world.worker.told);
+    world.api.state().unknown_field = None;
+    world.worker.turn().await;
+    assert_eq!(world.worker.observed.status.config_version, 1, "it goes on when the definition was applied");
+    assert!(world.worker.told("definition").is_none());
+}
+
 /// A decision whose object changed while its own plan was carried out is dropped.
 #[tokio::test]
 async fn a_decision_on_an_older_object_is_not_stored() {
