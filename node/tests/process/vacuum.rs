@@ -44,6 +44,11 @@ fn shift(cluster: &Cluster) {
     cluster.leader().execute("INSERT INTO first VALUES (zeroblob(10000))", json!([])).ok();
 }
 
+/// With more time than other writes get.
+fn vacuum(node: &Node, key: &str) -> Reply {
+    node.begin(key, "VACUUM").join().unwrap().expect("an answer")
+}
+
 /// Begins VACUUM and freezes the leader while its copy is being made; gives the key, too.
 fn freeze_in_vacuum(cluster: &Cluster, client: &str) -> (String, JoinHandle<Option<Reply>>) {
     let node = cluster.leader();
@@ -72,7 +77,7 @@ fn vacuum_that_would_cost_the_leader_its_place_is_undone() {
     cluster.bootstrap(3);
     let mut ledger = fill(&cluster);
     let before = cluster.leader().status();
-    let refused = cluster.leader().keyed("v:1", "VACUUM", json!([]));
+    let refused = vacuum(cluster.leader(), "v:1");
     assert_eq!(refused.error(), ErrorCode::RequestTooLarge);
     assert_eq!(refused.body["error"]["outcome"], "none");
     assert!(refused.body["error"]["hint"].as_str().unwrap().contains("failover.progressTimeout"));
@@ -82,7 +87,7 @@ fn vacuum_that_would_cost_the_leader_its_place_is_undone() {
 
     cluster.settings.progress_timeout_ms = 30_000;
     cluster.elect(0);
-    cluster.leader().keyed("v:1", "VACUUM", json!([])).ok();
+    vacuum(cluster.leader(), "v:1").ok();
     ledger.check(cluster.leader());
     cluster.assert_equal_content();
 }
@@ -107,7 +112,7 @@ fn a_leader_that_is_replaced_in_the_middle_of_vacuum_leaves_nothing_of_it() {
     // Either nobody knows, or it was sent on to the new leader; another try with the key says which.
     let answer = answer.join().unwrap().expect("an answer");
     assert!(answer.is_ok() || answer.error() == ErrorCode::UnknownOutcome, "{answer:?}");
-    let again = cluster.leader().keyed(&key, "VACUUM", json!([]));
+    let again = vacuum(cluster.leader(), &key);
     assert!(again.index() > settled.0, "what the old leader did was undone");
     assert!(!answer.is_ok() || answer.index() == again.index(), "it ran twice");
     ledger.check(cluster.leader());
@@ -143,7 +148,7 @@ fn a_disk_that_fills_up_in_the_middle_of_vacuum_leaves_everything_as_it_was() {
         disk.empty();
         wait_until("it has healed", || !is_full(node));
         ledger.write_all(node, 3, 1000);
-        node.keyed(&key, "VACUUM", json!([])).ok();
+        vacuum(node, &key).ok();
         ledger.check(node);
         assert_eq!(node.status().boot, boot, "without a restart");
         cluster.nodes[0].kill();
@@ -171,7 +176,7 @@ fn a_follower_whose_disk_fills_up_by_vacuum_applies_it_when_there_is_space() {
         assert!(size - wal > 28 * MIB, "-wal is too large for this test: {wal}");
         // Room for the record and half a segment, which is too little for the pages as well.
         disk.fill(if has_record { size + 24 * MIB } else { size / 2 });
-        cluster.leader().keyed("v:1", "VACUUM", json!([])).ok();
+        vacuum(cluster.leader(), "v:1").ok();
         let follower = &cluster.nodes[1];
         wait_until("it says so", || is_full(follower));
         let end = cluster.leader().status().committed;
