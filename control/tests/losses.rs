@@ -189,6 +189,29 @@ fn a_leader_that_never_needed_a_lease_is_not_replaced_without_a_persons_word() {
     world.run_until("all are in", |w| w.settled() && w.cohort().len() == 3);
 }
 
+/// Scaled down to the leader and one follower, which is away: those that are to go cannot end the leader's lease, which that
+/// follower may renew.
+#[test]
+fn a_leader_whose_lease_no_recruit_can_end_is_not_replaced_without_a_persons_word() {
+    let mut world = World::steady(|spec| {
+        spec.instances = 5;
+        spec.replication.mode = Mode::Async;
+    });
+    let leader = world.leader();
+    world.change_spec(|spec| spec.instances = 2);
+    let next = |w: &World| w.status().config.as_ref().and_then(|pair| pair.next.clone());
+    world.run_until("a change", |w| next(w).is_some());
+    let stays = next(&world).unwrap().cohort.into_iter().map(|m| m.name).find(|name| *name != leader).unwrap();
+    world.node(&leader).hidden = true;
+    world.node(&leader).isolated = true;
+    world.kill(&stays);
+    world.run_ms(60_000);
+    assert_eq!((world.leader(), world.status().epoch.0), (leader.clone(), 1));
+    assert!(world.status().message.contains("accept the data loss"), "{}", world.status().message);
+    world.revive(&stays);
+    world.run_until("its answer is enough", |w| w.leader() != leader && w.nodes[&w.leader()].opened);
+}
+
 #[test]
 fn a_loss_is_not_forgotten_when_the_leader_that_it_made_dies_before_opening() {
     let (mut world, old) = async_leader_ahead();

@@ -262,7 +262,7 @@ fn grace_end(view: &View, grace: Duration) -> Option<Time> {
 fn choose_with_loss(view: &View, draft: &mut Draft, election: &Election, recruited: &Recruited, config: &ConfigPair) {
     let accepted = election.loss_permitted || view.loss_accepted();
     if let Some(best) = recruited.greatest(view)
-        && (accepted || view.loss_allowed())
+        && (accepted || view.loss_allowed(&recruited.members()))
     {
         let cold = election.reason == Reason::ColdStart || election.reason == Reason::StatusRebuilt;
         let grace = if cold && !accepted { COLD_START_GRACE } else { RECRUIT_GRACE };

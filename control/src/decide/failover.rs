@@ -67,7 +67,7 @@ fn no_candidate(view: &View, failure: &Failure) -> Option<String> {
     let have = view.likely_recruits();
     let leader = view.status().leader.as_ref();
     let counted = have.iter().any(|member| config.counts(member) || leader == Some(member));
-    let permitted = counted && (view.loss_allowed() || view.loss_accepted());
+    let permitted = counted && (view.loss_allowed(&have) || view.loss_accepted());
     if config.is_electable(&have, leader) || permitted {
         return None;
     }

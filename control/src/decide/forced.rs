@@ -25,7 +25,7 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         return false;
     }
     let left = view.likely_recruits();
-    let permitted = view.loss_accepted() || (view.loss_allowed() && can_never_commit(view, pair));
+    let permitted = view.loss_accepted() || (view.loss_allowed(&left) && can_never_commit(view, pair));
     if !permitted {
         draft.block(format!(
             "{}. If their data is lost for good, accept the data loss for epoch {} to go on with {} alone",

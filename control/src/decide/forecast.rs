@@ -25,7 +25,7 @@ pub(super) fn forecast(view: &View) -> Option<Forecast> {
     let safe = config.is_electable(&recruits, None);
     let at_risk = best.map_or(0, |best| leading.acknowledged.0.saturating_sub(best.flushed.index.0));
     Some(Forecast {
-        successor: best.filter(|_| safe || view.loss_allowed()).map(|best| best.name.clone()),
+        successor: best.filter(|_| safe || view.loss_allowed(&recruits)).map(|best| best.name.clone()),
         acknowledged_at_risk: if safe { 0 } else { at_risk },
         vetoes,
     })

@@ -46,7 +46,7 @@ fn retry(view: &View, draft: &mut Draft, failure: Failure) -> bool {
     let leader = view.status().leader.as_ref();
     let counted = have.iter().any(|member| config.counts(member) || leader == Some(member));
     let accepted = view.loss_accepted() || view.status().election.as_ref().is_some_and(|e| e.loss_permitted);
-    if config.is_electable(&have, leader) || (counted && (accepted || view.loss_allowed())) {
+    if config.is_electable(&have, leader) || (counted && (accepted || view.loss_allowed(&have))) {
         elect::start(view, draft, &failure, None);
         return true;
     }

@@ -180,12 +180,15 @@ impl<'a> View<'a> {
         status.has_leader() && status.opened.is_some_and(|opened| opened.epoch == status.epoch)
     }
 
-    /// The spec allows elections that may lose acknowledged records. What the mode `async` implies holds only while no
-    /// standing config asks for followers' copies: on the way from or to another mode the stricter one counts. The leader
-    /// of a config of one needs no lease (rule 17), so it may go on without end: taking its place is left to a person.
-    pub(super) fn loss_allowed(&self) -> bool {
-        let Some(config) = &self.status().config else { return false };
-        let ends = config.standing().all(|standing| standing.acks > 0 || standing.cohort.len() > 1);
+    /// The spec allows these recruits an election that may lose acknowledged records. What the mode `async` implies holds only
+    /// while no standing config asks for followers' copies: on the way from or to another mode the stricter one counts.
+    /// Without follower copies the lease of the old leader ends by the answer of any other member (rule 17); where none of
+    /// them can be asked, or there is none, it may go on without end: taking its place is left to a person.
+    pub(super) fn loss_allowed(&self, recruits: &BTreeSet<Member>) -> bool {
+        let status = self.status();
+        let Some(config) = &status.config else { return false };
+        let others = || recruits.iter().filter(|member| Some(*member) != status.leader.as_ref());
+        let ends = config.standing().all(|standing| standing.acks > 0 || others().any(|m| standing.cohort.contains(m)));
         ends && match self.cluster.data_loss {
             Some(explicit) => explicit == DataLoss::Allow,
             None => self.cluster.mode == Mode::Async && config.standing().all(|standing| standing.acks == 0),

@@ -255,8 +255,15 @@ impl Checks {
 
     // --- clients' writes ---
 
-    /// A leader tells a client that its write took effect.
-    pub(crate) fn acknowledged_by(&mut self, node: NodeId, core: &Replica, op: &Op, index: Index, now: At) {
+    /// A leader tells a client that its write took effect. `unfenced`: see [`World::is_unfenced`](crate::world::World).
+    pub(crate) fn acknowledged_by(
+        &mut self,
+        (node, core): (NodeId, &Replica),
+        unfenced: bool,
+        op: &Op,
+        index: Index,
+        now: At,
+    ) {
         let epoch = core.epoch();
         let known = self.history.position(index);
         let held = known.is_some_and(|known| known.epoch == epoch);
@@ -267,9 +274,10 @@ impl Checks {
             let end = self.history.position(self.history.end()).unwrap_or_default();
             let high = known.unwrap_or(end).epoch.max(self.opened_max);
             let permitted = self.loss_between(epoch, high);
-            // Without follower copies the lease ends before a successor opens (rule 17), whatever may be lost.
+            // Without follower copies the lease ends before a successor opens (rule 17), whatever may be lost; unless a
+            // person permitted just that: that nobody is asked who could end it.
             let in_time = self.lossy.range(epoch.next()..).next().is_none_or(|lossy| self.opened_max < *lossy);
-            if !permitted || (alone && !in_time) {
+            if !permitted || (alone && !in_time && !unfenced) {
                 return self.violate(format!(
                     "db-{node} acknowledged {}:{} at {epoch}/{index}, which is not in the history: {known:?}",
                     op.client, op.sequence

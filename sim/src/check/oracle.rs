@@ -87,6 +87,24 @@ impl World {
         }
     }
 
+    /// Has none of those promised a later epoch from whose answers this leader's lease follows, by one of its configs? By a
+    /// person's word a leader can be chosen without any of them, and then no wait of its own ends that lease.
+    pub(crate) fn is_unfenced(&self, node: NodeId) -> bool {
+        if self.coverage.count("wish: a person accepts a loss") == 0 {
+            return false;
+        }
+        let Some(core) = self.nodes.get(&node).and_then(|place| place.process.as_ref()?.core.as_ref()) else {
+            return false;
+        };
+        let free = |member: &&Member| {
+            let controls = self.nodes.values().filter_map(|place| place.volume.as_ref()?.control.as_ref());
+            let mut own = controls.filter(|control| control.core.member == **member);
+            own.any(|control| control.core.promise.epoch <= core.epoch())
+        };
+        let others = |config: &ClusterConfig| config.cohort.iter().filter(|m| *m != core.member()).all(|m| free(&m));
+        core.config().is_some_and(|pair| pair.standing().any(others))
+    }
+
     /// Rule 5: persist before you speak. Whoever speaks in an epoch has promised it on its disk.
     pub(crate) fn check_promise(&mut self, node: NodeId, epoch: Epoch) {
         let Some(volume) = self.nodes.get(&node).and_then(|place| place.volume.as_ref()) else { return };

@@ -271,9 +271,10 @@ impl World {
                 }
                 _ => Reply::Refused,
             };
+            let unfenced = self.is_unfenced(node);
             let core = self.nodes.get(&node).and_then(|place| place.process.as_ref()?.core.as_ref());
             if let (Reply::Written { replayed: false, .. }, Some((_, index)), Some(core)) = (&reply, record, core) {
-                self.checks.acknowledged_by(node, core, &job.op, index, self.now);
+                self.checks.acknowledged_by((node, core), unfenced, &job.op, index, self.now);
             }
             self.reply(node, job.client, job.attempt, reply);
         }
