@@ -77,6 +77,7 @@ pub const SCENARIOS: &[&str] = &[
     "fault: database damaged",
     "fault: flush fails",
     "fault: full disk",
+    "fault: leader paused between a round and its answers",
     "fault: log damaged",
     "fault: network split",
     "fault: node cut off",

@@ -72,6 +72,8 @@ pub enum Fault {
     /// After so many more actions.
     OperatorCrashWithin(u64, u64),
     OperatorPause(u64, At),
+    /// The leader stands still from the moment at which it has sent a heartbeat round: the answers wait for it.
+    PauseAtRound(At),
     /// As soon as a leader is told of a change of the config: this one is killed, and what operators call nodes for within
     /// the span arrives seconds later, long after they gave the calls up.
     AtNextChange(Target, At),
@@ -135,6 +137,7 @@ impl Fault {
             Fault::OperatorCrash(..) => "fault: operator killed",
             Fault::OperatorCrashWithin(..) => "fault: operator killed between two actions",
             Fault::OperatorPause(..) => "fault: operator paused",
+            Fault::PauseAtRound(_) => "fault: leader paused between a round and its answers",
             Fault::AtNextChange(..) => "fault: calls held up at a change of the config",
             Fault::ApiOutage(_) => "fault: API server down",
             Fault::ApiRestore(_) => "fault: API server restored from a backup",
@@ -256,9 +259,11 @@ pub fn scripts(rng: &mut Rng, until: At, times: Times, only: Option<u64>) -> Vec
 
 /// How many sequences any world may draw.
 pub const SCRIPTS: u64 = 14;
-/// And one for worlds of its own: a change of the config whose end is asked for twice, each time otherwise, and the first
+/// And some for worlds of their own. A change of the config whose end is asked for twice, each time otherwise, and the first
 /// answer comes last.
 pub const TWO_ENDS: u64 = SCRIPTS;
+/// A leader that stands still with answers in front of it until its successor is open.
+pub const OLD_ANSWERS: u64 = SCRIPTS + 1;
 
 fn script(rng: &mut Rng, which: u64, times: Times) -> Vec<(At, Fault)> {
     let Times { lease, detection, progress } = times;
@@ -356,6 +361,10 @@ fn script(rng: &mut Rng, which: u64, times: Times) -> Vec<(At, Fault)> {
         13 => vec![
             (0, Fault::Pause(Target::Leader, rng.between(detection / 2, detection + lease))),
             (rng.between(0, 200 * MS), Fault::Cut(Cut::Isolated(Target::Leader), detection + lease + long)),
+        ],
+        OLD_ANSWERS => vec![
+            (0, Fault::PauseAtRound(detection + rng.between(0, lease + SECOND))),
+            (detection, Fault::Cut(Cut::Isolated(Target::Leader), lease + long)),
         ],
         // A member ends when the change to a rule that needs it has just begun: the change is to be given up, but that call is
         // held up. The member is back, and the change is carried through; then the call arrives. What is written from now

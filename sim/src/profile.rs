@@ -5,7 +5,7 @@ use rdb_control::spec::{DataLoss, Span};
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 
 use crate::event::{At, MS, SECOND};
-use crate::plan::{Fault, SCRIPTS, TWO_ENDS, Times, Wish, draw, scripts};
+use crate::plan::{Fault, OLD_ANSWERS, SCRIPTS, TWO_ENDS, Times, Wish, draw, scripts};
 use crate::rng::{PerMille, Rng};
 
 #[derive(Clone, Debug)]
@@ -86,6 +86,8 @@ impl Profile {
         let mut apart = Rng::new(seed, 5);
         if !quiet && apart.chance(50) {
             profile.with_two_ends(&mut apart);
+        } else if !quiet && apart.chance(30) {
+            profile.with_old_answers(&mut apart);
         }
         profile
     }
@@ -102,6 +104,12 @@ impl Profile {
         self.spec.replication.when_unavailable = WhenUnavailable::Block;
         (self.loss, self.calm_at) = (0, self.calm_at.max(120 * SECOND));
         self.plan = scripts(rng, self.calm_at, self.times(), Some(TWO_ENDS));
+    }
+
+    fn with_old_answers(&mut self, rng: &mut Rng) {
+        self.be_plain(rng);
+        (self.loss, self.delay) = (0, (100, 2 * MS));
+        self.plan = scripts(rng, self.calm_at, self.times(), Some(OLD_ANSWERS));
     }
 
     fn be_plain(&mut self, rng: &mut Rng) {

@@ -56,6 +56,8 @@ pub struct World {
     pub(crate) next_conn: ConnId,
     next_id: u64,
     pub(crate) cuts: Vec<(u64, Blocked)>,
+    /// A pause of the leader that waits for its next round: for how long, and the round that it has seen.
+    pub(crate) pause_at_round: Option<(At, Option<u64>)>,
     /// What happens when a leader is told of a change of the config: whom it kills, for how long calls are held up.
     pub(crate) at_next_change: Option<(Target, At)>,
     /// Operators' calls to nodes are held up until then.
@@ -106,6 +108,7 @@ impl World {
             next_conn: 0,
             next_id: 0,
             cuts: Vec::new(),
+            pause_at_round: None,
             at_next_change: None,
             calls_late_until: 0,
             api,

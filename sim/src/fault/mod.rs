@@ -40,6 +40,10 @@ impl World {
                 }
                 None => false,
             },
+            Fault::PauseAtRound(span) => {
+                self.pause_at_round = Some((span, None));
+                true
+            }
             Fault::AtNextChange(target, span) => {
                 self.at_next_change = Some((target, span));
                 true
@@ -76,6 +80,20 @@ impl World {
                 None => false,
             },
         }
+    }
+
+    /// An open leader has sent a message of this heartbeat round: if it is a new one, the fault that waited for it.
+    pub(crate) fn sent_round(&mut self, node: NodeId, round: u64) {
+        let Some((span, seen)) = self.pause_at_round.filter(|_| !self.calm) else { return };
+        if seen.is_none_or(|seen| round <= seen) {
+            self.pause_at_round = Some((span, seen.or(Some(round))));
+            return;
+        }
+        self.pause_at_round = None;
+        let Some(process) = self.process(node) else { return };
+        process.paused = true;
+        let boot = process.boot.0;
+        self.schedule(span, Event::Heal(Heal::Resume { node, boot }));
     }
 
     /// A leader was told of a change of the config: the fault that waited for it.

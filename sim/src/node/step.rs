@@ -115,12 +115,19 @@ impl World {
                     PeerMessage::Ack { epoch, .. } | PeerMessage::Append { epoch, .. } => *epoch,
                     _ => Epoch::ZERO,
                 };
+                let round = match &message {
+                    PeerMessage::Append { round, .. } if process.is_open() => Some(*round),
+                    _ => None,
+                };
                 if let Some((side, conn)) = process.links.get(&to) {
                     let side = usize::from(*side == Side::Accepted);
                     let conn = *conn;
                     self.send(conn, side, message);
                 }
                 self.check_promise(node, spoken);
+                if let Some(round) = round {
+                    self.sent_round(node, round);
+                }
             }
             Output::Fetch { to, prev, max_bytes } => {
                 let event = NodeEvent::Fetch { generation: process.generation, to, prev, max_bytes };
