@@ -4,6 +4,7 @@ mod world;
 
 use std::collections::BTreeSet;
 
+use rdb_control::{Action, Lifecycle, decide};
 use rdb_protocol::settings::LogFormat;
 use world::World;
 
@@ -71,6 +72,34 @@ fn no_follower_is_reseeded_while_another_is_away() {
     assert_eq!(differing(&world), 2);
     world.revive(&away);
     world.run_until("both have new copies", |w| w.settled() && differing(w) == 0);
+}
+
+#[test]
+fn the_pages_of_what_is_being_deleted_do_not_matter() {
+    let mut world = logical(4);
+    let before = world.observed.instances.clone();
+    world.change_spec(|spec| {
+        spec.instances = 3;
+        spec.replication.log_format = LogFormat::Page;
+    });
+    world.run_until("pages alone", |w| w.settled() && w.nodes.len() == 3 && !w.status().layouts_differ);
+    // Its pod is still there, and reports itself.
+    let (gone, mut observed) = before.into_iter().find(|(name, _)| !world.nodes.contains_key(name)).unwrap();
+    assert!(observed.status().unwrap().other_layout);
+    observed.lifecycle = Lifecycle::Deleting;
+    observed.report.as_mut().unwrap().received_at = world.now();
+    world.observed.instances.insert(gone, observed);
+    let mut swaps = 0;
+    for _ in 0..40 {
+        for action in decide(&world.cluster, &world.observed, world.now()).actions {
+            if let Action::SwapStatus(status) = action {
+                assert!(!status.layouts_differ);
+                world.observed.status = *status;
+                swaps += 1;
+            }
+        }
+    }
+    assert!(swaps < 3, "{swaps} swaps");
 }
 
 // From here on, the nodes themselves fail when they are given pages that do not fit.

@@ -18,10 +18,18 @@ use super::view::{View, is_fit};
 use crate::observed::{CallKey, Lifecycle};
 use crate::plan::{AdminCall, CallKind};
 
+/// Whose pages matter: what is being deleted and is no member any more is given nothing again. Both decisions look at the same
+/// ones, or they would take turns.
+fn concerned<'a>(view: &View<'a>) -> impl Iterator<Item = &'a NodeName> {
+    let counted = view.status().config.iter().flat_map(|pair| pair.standing()).flat_map(|config| &config.cohort);
+    let kept = view.observed.instances.iter().filter(|(_, instance)| instance.lifecycle != Lifecycle::Deleting);
+    counted.map(|member| &member.name).chain(kept.map(|(name, _)| name))
+}
+
 /// Before anybody is told to log row changes alone, or as soon as it shows that somebody did. True: it was decided.
 pub(super) fn note(view: &View, draft: &mut Draft) -> bool {
     let logical = view.cluster.settings().log_format == LogFormat::Logical;
-    let mut reports = view.observed.instances.values().filter_map(|instance| instance.status());
+    let mut reports = concerned(view).filter_map(|name| view.instance(name)?.status());
     let differ = logical || reports.any(|status| view.is_ours(status) && status.other_layout);
     if view.status().cluster.is_none() || view.status().layouts_differ || !differ {
         return false;
@@ -37,9 +45,6 @@ pub(super) fn forget(view: &View, draft: &mut Draft) -> bool {
     if !view.status().layouts_differ || logical || leading.other_layout || leading.exact.epoch != view.status().epoch {
         return false;
     }
-    let counted = view.status().config.iter().flat_map(|pair| pair.standing()).flat_map(|config| &config.cohort);
-    let kept = view.observed.instances.iter().filter(|(_, instance)| instance.lifecycle != Lifecycle::Deleting);
-    let mut names = counted.map(|member| &member.name).chain(kept.map(|(name, _)| name));
     let same = |name: &NodeName| {
         let Some(instance) = view.instance(name).filter(|instance| view.is_reachable(instance)) else { return false };
         instance.status().is_some_and(|status| {
@@ -47,7 +52,7 @@ pub(super) fn forget(view: &View, draft: &mut Draft) -> bool {
             view.is_ours(status) && is_fit(status.state) && !status.other_layout && shown
         })
     };
-    if !names.all(|name| *name == leading.name || same(name)) {
+    if !concerned(view).all(|name| *name == leading.name || same(name)) {
         return false;
     }
     draft.decide(|status| status.layouts_differ = false);
