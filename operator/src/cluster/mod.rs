@@ -86,6 +86,8 @@ pub struct Worker {
     pub(crate) objects: objects::Kept,
     pub(crate) routes: routes::Routing,
     pub(crate) snapshots: snapshots::Keeping,
+    /// The definition of ReplicatedDB is too old to keep `layoutsDiffer`: this process remembers it, so that all else goes on.
+    pub(crate) layouts_unkept: bool,
     /// What people were told last about a subject, so that it is not repeated.
     pub(crate) told: BTreeMap<String, String>,
 }
@@ -147,6 +149,7 @@ impl Worker {
             objects: objects::Kept::default(),
             routes: routes::Routing::default(),
             snapshots: snapshots::Keeping::default(),
+            layouts_unkept: false,
             told: BTreeMap::new(),
         };
         worker.take_resource(resource);

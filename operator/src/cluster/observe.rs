@@ -127,6 +127,8 @@ impl Worker {
                 self.objects_due |= status.leader != self.observed.status.leader;
                 self.objects_due |= status.phase != self.observed.status.phase;
                 self.observed.status = status;
+                // Without it the same would be decided before anything else again.
+                self.observed.status.layouts_differ |= self.layouts_unkept;
                 self.unreadable = None;
             }
             Err(error) => self.unreadable = Some(error.to_string()),

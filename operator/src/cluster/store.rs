@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::{Worker, requests};
 use crate::build::Owner;
 use crate::clock;
-use crate::crd::status::{Shown, to_stored};
+use crate::crd::status::{Shown, from_stored, to_stored};
 use crate::crd::{FINALIZER, RawReplicatedDB};
 use crate::kubernetes::api::{ApiError, merge, within};
 
@@ -38,11 +38,16 @@ fn says_the_same(old: &ClusterStatus, new: &ClusterStatus) -> bool {
     told == *old
 }
 
-/// Fields of the status that were sent and are not in what was stored.
-fn dropped_fields(sent: &RawReplicatedDB, stored: &RawReplicatedDB) -> Vec<String> {
-    let fields = sent.status.as_ref().and_then(Value::as_object).into_iter().flatten();
-    let is_dropped = |field: &&String| stored.status.as_ref().is_none_or(|status| status.get(field).is_none());
-    fields.map(|(field, _)| field).filter(is_dropped).cloned().collect()
+/// Fields of the status that are not read back as they were sent. What a definition drops that does not know it counts only
+/// if it said something: a field that is not there is read as its default.
+fn lost_fields(sent: &ClusterStatus, stored: &ClusterStatus) -> Vec<String> {
+    let fields = |status: &ClusterStatus| match serde_json::to_value(status) {
+        Ok(Value::Object(fields)) => fields,
+        _ => serde_json::Map::new(),
+    };
+    let stored = fields(stored);
+    let is_lost = |(field, value): &(String, Value)| stored.get(field) != Some(value);
+    fields(sent).into_iter().filter(is_lost).map(|(field, _)| field).collect()
 }
 
 impl Worker {
@@ -65,31 +70,45 @@ impl Worker {
         };
         let sent = clock::now();
         let written = within(self.api.replace_status(&self.key.name, &PostParams::default(), &object)).await;
-        let dropped = written.as_ref().map_or_else(|_| Vec::new(), |stored| dropped_fields(&object, stored));
+        // One that can't be read at all is told of elsewhere.
+        let kept = written.as_ref().ok().and_then(|stored| from_stored(stored.status.as_ref()).ok());
+        if let Some(kept) = &kept {
+            self.observed.status_written_at = Some(clock::now());
+            self.layouts_unkept = status.layouts_differ && !kept.layouts_differ;
+        }
         let stored = self.take_written(written).await;
-        if !dropped.is_empty() {
-            self.definition_too_old(&dropped);
+        let Some(kept) = kept else { return stored };
+        // A write of which nothing was kept leaves the object as it was.
+        self.observed.status.layouts_differ = kept.layouts_differ || self.layouts_unkept;
+        let lost = lost_fields(status, &kept);
+        if lost.is_empty() {
+            self.untell("definition");
+        } else {
+            self.definition_too_old(&lost);
+        }
+        let remembered = ClusterStatus { layouts_differ: status.layouts_differ, ..kept };
+        if !says_the_same(&remembered, status) {
+            // What was decided is not what is stored, and would be decided again and again.
+            self.retry_later();
             return false;
         }
-        self.untell("definition");
         if stored {
-            self.observed.status_written_at = Some(clock::now());
             let status = self.observed.status.clone();
             self.log_swap(&status, clock::now().since(sent).as_micros() as u64);
         }
         stored
     }
 
-    /// What was decided is not what is stored, and would be decided again and again.
-    fn definition_too_old(&mut self, dropped: &[String]) {
+    fn definition_too_old(&mut self, lost: &[String]) {
         let message = format!(
-            "Nothing is decided: the API server does not keep status.{}. Its definition of ReplicatedDB is older than this \
-             operator: apply the one that `rdb-operator crd` prints, or let the chart install it (crds.install)",
-            dropped.join(", status.")
+            "The API server does not keep status.{}, and nothing goes on that needs it. Its definition of ReplicatedDB is older \
+             than this operator: apply the one that `rdb-operator crd` prints, or let the chart install it (crds.install)",
+            lost.join(", status.")
         );
-        tracing::error!(cluster = %self.key, message, "the definition of ReplicatedDB is too old");
+        if self.told("definition") != Some(&message) {
+            tracing::error!(cluster = %self.key, message, "the definition of ReplicatedDB is too old");
+        }
         self.tell_once("definition", "DefinitionTooOld", message);
-        self.retry_later();
     }
 
     /// When the leader was lost a moment ago, its successor's election is more urgent than to tell people of it, and a

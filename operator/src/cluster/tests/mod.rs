@@ -234,11 +234,55 @@ async fn a_definition_that_drops_a_part_of_the_status_is_told() {
     world.api.writes();
     world.worker.turn().await;
     assert_eq!(deeds(world.api.writes()), [format!("STATUS {RESOURCE}")], "nothing follows from it");
-    assert!(world.worker.told["definition"].contains("status.config"), "{:?}", world.worker.told);
+    assert!(world.worker.told["definition"].contains("status.config,"), "{:?}", world.worker.told);
+    assert!(world.worker.observed.status.config.is_none());
+    assert!(world.worker.observed.status_written_at.is_some(), "no news are written before their time");
     world.api.state().unknown_field = None;
     world.worker.turn().await;
-    assert_eq!(world.worker.observed.status.config_version, 1, "it goes on when the definition was applied");
+    assert!(world.worker.observed.status.config.is_some(), "it goes on when the definition was applied");
     assert!(world.worker.told("definition").is_none());
+}
+
+/// What is not there is read as its default, so nothing is lost.
+#[tokio::test]
+async fn a_definition_that_drops_a_default_is_as_good_as_another() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    for (n, name) in [(1, "orders-1"), (2, "orders-2"), (3, "orders-3")] {
+        world.report(name, empty_node(name, n));
+    }
+    world.api.state().unknown_field = Some("layoutsDiffer");
+    world.worker.turn().await;
+    assert!(world.api.object(RESOURCE)["status"]["layoutsDiffer"].is_null());
+    assert!(world.worker.told("definition").is_none(), "{:?}", world.worker.told);
+    assert!(world.worker.observed.status.config.is_some());
+}
+
+/// Where it can't be stored it is remembered, and all else is decided and stored.
+#[tokio::test]
+async fn that_layouts_differ_holds_nothing_up_where_it_is_not_kept() {
+    let mut world = World::new(json!({"replication": {"logFormat": "logical"}})).await;
+    world.worker.turn().await;
+    for (n, name) in [(1, "orders-1"), (2, "orders-2"), (3, "orders-3")] {
+        world.report(name, empty_node(name, n));
+    }
+    world.worker.turn().await;
+    let stored = world.api.object(RESOURCE)["status"].clone();
+    assert!(!stored["cluster"].is_null());
+    world.api.state().unknown_field = Some("layoutsDiffer");
+    for asked in ["first", "again"] {
+        let mut mine = ClusterStatus { layouts_differ: true, ..world.worker.observed.status.clone() };
+        mine.config_version += 1;
+        world.worker.basis.clone_from(&world.worker.observed.version.clone());
+        assert!(world.worker.swap(&mine).await, "{asked}");
+        assert!(world.worker.observed.status == mine, "{asked}");
+    }
+    assert!(world.api.object(RESOURCE)["status"]["layoutsDiffer"].is_null());
+    assert!(world.worker.told["definition"].contains("status.layoutsDiffer,"), "{:?}", world.worker.told);
+    let same = ClusterStatus { layouts_differ: false, ..world.worker.observed.status.clone() };
+    world.worker.basis.clone_from(&world.worker.observed.version.clone());
+    assert!(world.worker.swap(&same).await);
+    assert!(!world.worker.observed.status.layouts_differ && world.worker.told("definition").is_none());
 }
 
 /// A decision whose object changed while its own plan was carried out is dropped.
