@@ -78,8 +78,8 @@ impl Applier {
         Ok(Applier { pages, reader, plain, reader_connection, position, cookie, replay, any_sqlite, turn })
     }
 
-    /// Whether statements of another version of SQLite are run too, and their checksum says whether that went well. A follower
-    /// had better refuse: if it went wrong it would need a base copy for each of them.
+    /// Whether statements of another version of SQLite are run too, and their checksum says whether that went well; where it
+    /// did not, they are refused as they are without this. For a node that is to lead: a follower had better not begin.
     pub fn try_any_sqlite(&mut self, wanted: bool) {
         self.any_sqlite = wanted;
     }
@@ -123,10 +123,11 @@ impl Applier {
             _ => Ok(()),
         };
         match (exact, rows) {
-            // The pages here are laid out otherwise than the leader's.
-            (Err(ApplyError::Diverged { .. } | ApplyError::PageSize { .. }), Some(rows)) => {
-                self.apply_rows(position, record, rows)
-            }
+            // The pages here are laid out otherwise than the leader's, or this SQLite is another.
+            (
+                Err(ApplyError::Diverged { .. } | ApplyError::PageSize { .. } | ApplyError::Incompatible(_)),
+                Some(rows),
+            ) => self.apply_rows(position, record, rows),
             (exact, _) => exact,
         }
     }

@@ -25,8 +25,18 @@ impl Writer {
         group: &StatementGroup,
         any_sqlite: bool,
     ) -> Result<(), ApplyError> {
-        let index = position.index;
         self.check_replay(group, any_sqlite)?;
+        self.run_again(position, record, group).map_err(|error| match error {
+            // Rather SQLite's other version than the data, with which the leader's can go on.
+            ApplyError::Diverged { .. } | ApplyError::Failed { .. } if group.sqlite != sqlite_version() => {
+                came_out_otherwise(group.sqlite, &error)
+            }
+            error => error,
+        })
+    }
+
+    fn run_again(&mut self, position: Position, record: &Record, group: &StatementGroup) -> Result<(), ApplyError> {
+        let index = position.index;
         let transactions = transactions(index, record, group)?;
         let shared = std::sync::Arc::clone(&self.turn.0);
         let _gate = shared.gauge.gate.lock();
@@ -76,8 +86,7 @@ impl Writer {
 
     /// Replaying is sure to be exact only with the leader's SQLite and page size.
     fn check_replay(&self, group: &StatementGroup, any_sqlite: bool) -> Result<(), ApplyError> {
-        // SAFETY: a plain question to the library.
-        let ours = unsafe { ffi::sqlite3_libversion_number() } as u32;
+        let ours = sqlite_version();
         let database = self.turn.0.page_size;
         if group.page_size != database {
             return Err(ApplyError::PageSize { record: group.page_size, database });
@@ -125,6 +134,20 @@ impl Writer {
         self.ordered.store(false, std::sync::atomic::Ordering::Relaxed);
         committed.map_err(environment)
     }
+}
+
+fn sqlite_version() -> u32 {
+    // SAFETY: a plain question to the library.
+    unsafe { ffi::sqlite3_libversion_number() as u32 }
+}
+
+fn came_out_otherwise(theirs: u32, error: &ApplyError) -> ApplyError {
+    ApplyError::Incompatible(format!(
+        "a record of statements was logged by SQLite {}, and comes out otherwise with this node's {}, so it was undone: start it \
+         with the leader's version, which can go on with its data ({error})",
+        dotted(theirs),
+        dotted(sqlite_version()),
+    ))
 }
 
 /// SQLite's version number as people write it.
