@@ -149,6 +149,8 @@ impl World {
             Ok(objects) => {
                 me.observed.status_written_at = Some(now);
                 self.read_objects(operator, *objects);
+                // The watch may have brought it before, when nothing could be decided yet.
+                self.changed(operator);
             }
             Err(SwapError::Conflict) => {
                 self.hit("operator: swap refused, somebody else wrote");
