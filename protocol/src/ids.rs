@@ -155,7 +155,8 @@ impl fmt::Display for Position {
     }
 }
 
-/// Name of a node within its cluster, a DNS label such as `orders-2`. Clones share the text.
+// Clones share the text.
+/// Name of a node within its cluster, a DNS label such as `orders-2`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeName(#[cfg_attr(feature = "schema", schemars(with = "String"))] Arc<str>);
