@@ -45,6 +45,9 @@ pub async fn new_database_serves(case: Case) -> anyhow::Result<()> {
     database
         .status_shows("a forecast", Duration::from_secs(30), |status| status["forecast"]["successor"].is_string())
         .await?;
+    // The installed definition keeps all of the operator's status.
+    let events = case.events().await?;
+    ensure!(!events.iter().any(|event| event.starts_with("DefinitionTooOld")), "{events:?}");
     load.verify().await?;
     explained(&case).await
 }

@@ -7,15 +7,11 @@ use rdb_protocol::api::{ErrorCode, Retry};
 use serde_json::json;
 
 use crate::support::disk::SmallDisk;
-use crate::support::{Cluster, Ledger, Node, wait_until};
+use crate::support::{Cluster, Ledger, wait_until};
 
 const MIB: u64 = 1 << 20;
 /// Room for some segments of the log, the database and the thresholds of `driver::disk`.
 const DISK_MIB: u64 = 192;
-
-fn is_full(node: &Node) -> bool {
-    node.problems().contains(&"DISK_FULL".to_owned())
-}
 
 #[test]
 fn a_full_disk_refuses_writes_and_serves_reads_until_there_is_space_again() {
@@ -34,7 +30,7 @@ fn a_full_disk_refuses_writes_and_serves_reads_until_there_is_space_again() {
         for _ in 0..20 {
             ledger.write_bytes(node, 500_000, 5000);
         }
-        wait_until("it says so", || is_full(node));
+        wait_until("it says so", || node.is_full());
         assert_eq!(ledger.write(node), Some(ErrorCode::DiskFull));
         let refused = node.execute("DELETE FROM ledger", json!([]));
         assert_eq!((refused.error(), refused.status), (ErrorCode::DiskFull, 507));
@@ -43,17 +39,12 @@ fn a_full_disk_refuses_writes_and_serves_reads_until_there_is_space_again() {
         assert!(node.get("/readyz").body.as_str().unwrap().contains("DISK_FULL"));
 
         disk.empty();
-        wait_until("it has healed", || !is_full(node));
+        wait_until("it has healed", || !node.is_full());
         ledger.write_all(node, 5, 1000);
         ledger.check(node);
     }
     assert_eq!(node.status().boot, boot, "without a restart");
-    cluster.nodes[0].kill();
-    cluster.nodes[0].start();
-    cluster.elect(0);
-    ledger.check(cluster.leader());
-    cluster.assert_equal_content();
-    cluster.nodes[0].kill();
+    cluster.restart_alone(&ledger);
 }
 
 #[test]
@@ -69,7 +60,7 @@ fn a_follower_without_space_stops_counting_and_the_leader_goes_on_with_the_other
     disk.fill(0);
     // More than what it has preallocated.
     ledger.write_all(cluster.leader(), 40, MIB as usize);
-    wait_until("it says so", || is_full(&cluster.nodes[1]));
+    wait_until("it says so", || cluster.nodes[1].is_full());
     let flushed = |i: usize| cluster.nodes[i].status().flushed.index;
     wait_until("the other follower has all", || flushed(2) >= flushed(0));
     assert!(flushed(1) < flushed(0), "it has what there was room for");
@@ -83,7 +74,7 @@ fn a_follower_without_space_stops_counting_and_the_leader_goes_on_with_the_other
     cluster.nodes[1].query_any("SELECT count(*) FROM ledger").ok();
 
     disk.empty();
-    wait_until("it has healed", || !is_full(&cluster.nodes[1]));
+    wait_until("it has healed", || !cluster.nodes[1].is_full());
     wait_until("it counts again", || acknowledged(1) >= cluster.leader().status().committed);
     ledger.write_all(cluster.leader(), 3, 1000);
     assert_eq!(cluster.nodes[1].status().boot, boot, "without a restart");
@@ -123,10 +114,10 @@ fn a_disk_that_fills_up_under_load_again_and_again_loses_nothing() {
                 });
             }
             disk.fill(leave);
-            wait_until("it says so", || is_full(node));
+            wait_until("it says so", || node.is_full());
         });
         disk.empty();
-        wait_until("it has healed", || !is_full(node));
+        wait_until("it has healed", || !node.is_full());
         ledger.write_all(node, 3, 1000);
         ledger.check(node);
     }
@@ -158,7 +149,7 @@ fn a_node_starts_promises_and_serves_reads_on_a_full_disk() {
             cluster.nodes[1].shut_down()
         }
         cluster.nodes[1].start();
-        wait_until("it says so", || is_full(&cluster.nodes[1]));
+        wait_until("it says so", || cluster.nodes[1].is_full());
         ledger.check_here(&cluster.nodes[1]);
         // Several elections in a row: each is a promise on disk.
         for leader in [2, 0, 2, 0] {
@@ -167,7 +158,7 @@ fn a_node_starts_promises_and_serves_reads_on_a_full_disk() {
         }
         ledger.write_all(cluster.leader(), 3, 1000);
         disk.empty();
-        wait_until("it has healed", || !is_full(&cluster.nodes[1]));
+        wait_until("it has healed", || !cluster.nodes[1].is_full());
         cluster.wait_caught_up(1);
     }
     let said = cluster.nodes[1].output().matches("cannot apply records").count();

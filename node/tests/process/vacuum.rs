@@ -28,10 +28,6 @@ fn size(cluster: &Cluster) -> u64 {
     cluster.leader().query("PRAGMA page_count").value().as_u64().unwrap() * 4096
 }
 
-fn is_full(node: &Node) -> bool {
-    node.problems().contains(&"DISK_FULL".to_owned())
-}
-
 /// A database of which VACUUM has to write every page anew, after [`shift`]: what lies behind the table `first` moves.
 fn fill(cluster: &Cluster) -> Ledger {
     cluster.leader().execute("CREATE TABLE first (b)", json!([])).ok();
@@ -141,22 +137,17 @@ fn a_disk_that_fills_up_in_the_middle_of_vacuum_leaves_everything_as_it_was() {
         assert_eq!((answer.error(), answer.status), (ErrorCode::DiskFull, 507), "{what}");
         assert_eq!(answer.body["error"]["outcome"], "none", "{what}");
         assert!(!copy(node).exists(), "{what}");
-        wait_until("it says so", || is_full(node));
+        wait_until("it says so", || node.is_full());
         ledger.check(node);
         assert_eq!(node.query("PRAGMA integrity_check").value(), "ok", "{what}");
 
         disk.empty();
-        wait_until("it has healed", || !is_full(node));
+        wait_until("it has healed", || !node.is_full());
         ledger.write_all(node, 3, 1000);
         vacuum(node, &key).ok();
         ledger.check(node);
         assert_eq!(node.status().boot, boot, "without a restart");
-        cluster.nodes[0].kill();
-        cluster.nodes[0].start();
-        cluster.elect(0);
-        ledger.check(cluster.leader());
-        cluster.assert_equal_content();
-        cluster.nodes[0].kill();
+        cluster.restart_alone(&ledger);
     }
 }
 
@@ -178,7 +169,7 @@ fn a_follower_whose_disk_fills_up_by_vacuum_applies_it_when_there_is_space() {
         disk.fill(if has_record { size + 24 * MIB } else { size / 2 });
         vacuum(cluster.leader(), "v:1").ok();
         let follower = &cluster.nodes[1];
-        wait_until("it says so", || is_full(follower));
+        wait_until("it says so", || follower.is_full());
         let end = cluster.leader().status().committed;
         if has_record {
             wait_until("it has the record", || follower.status().flushed.index >= end);
@@ -189,7 +180,7 @@ fn a_follower_whose_disk_fills_up_by_vacuum_applies_it_when_there_is_space() {
         assert_eq!(follower.query_any("SELECT count(*) FROM first").value(), 1);
 
         disk.empty();
-        wait_until("it has healed", || !is_full(&cluster.nodes[1]));
+        wait_until("it has healed", || !cluster.nodes[1].is_full());
         cluster.wait_caught_up(1);
         cluster.assert_equal_content();
         ledger.check_here(&cluster.nodes[1]);

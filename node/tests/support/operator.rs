@@ -8,7 +8,7 @@ use rdb_protocol::settings::NodeSettings;
 use rdb_protocol::{ClusterConfig, ClusterId, ConfigPair, Epoch, Member};
 use tempfile::TempDir;
 
-use super::{Node, random, wait_for, wait_until};
+use super::{Ledger, Node, random, wait_for, wait_until};
 
 pub struct Cluster {
     pub nodes: Vec<Node>,
@@ -84,6 +84,16 @@ impl Cluster {
             address: self.detours.get(&(of, i)).cloned().unwrap_or_else(|| node.address.to_string()),
         };
         self.nodes.iter().enumerate().map(peer).collect()
+    }
+
+    /// A cluster of one ends, begins anew with all that it had, and ends: what a small disk needs before it goes.
+    pub fn restart_alone(&mut self, ledger: &Ledger) {
+        self.nodes[0].kill();
+        self.nodes[0].start();
+        self.elect(0);
+        ledger.check(self.leader());
+        self.assert_equal_content();
+        self.nodes[0].kill();
     }
 
     pub fn follow(&self, i: usize) {

@@ -291,6 +291,11 @@ impl Node {
         self.status().member()
     }
 
+    /// Says that its disk is full.
+    pub fn is_full(&self) -> bool {
+        self.problems().contains(&"DISK_FULL".to_owned())
+    }
+
     /// Codes of the problems that it reports.
     pub fn problems(&self) -> Vec<String> {
         self.status().problems.into_iter().map(|problem| problem.code).collect()
