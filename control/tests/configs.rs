@@ -248,18 +248,36 @@ fn a_member_that_reports_other_data_by_now_is_not_counted_on() {
     assert_eq!(world.checker.lost.len(), 0);
 }
 
+/// What stays in force lets nobody write, so nothing is acknowledged by one copy alone.
 #[test]
 fn a_new_cluster_is_not_opened_by_giving_up_the_change_to_the_asked_for_rule() {
     let mut world = World::new(|_| {});
     world.run_until("a change", |w| w.status().config.as_ref().is_some_and(|config| config.next.is_some()));
     let leader = world.leader();
     world.nodes.values_mut().filter(|node| node.name != leader).for_each(|node| node.isolated = true);
+    world.run_ms(5000);
+    assert!(world.status().config.as_ref().unwrap().next.is_some(), "not because of a member that blinks");
+    world.run_until("given up", |w| w.has_event("ConfigChangeGivenUp"));
     world.run_ms(60_000);
-    assert_eq!(world.status().config.as_ref().unwrap().current.version, BOOTSTRAP_VERSION);
-    assert!(world.status().message.contains("accept the data loss"), "{}", world.status().message);
+    let config = world.status().config.as_ref().unwrap();
+    assert_eq!((config.current.version, config.next.as_ref()), (BOOTSTRAP_VERSION, None));
+    assert_eq!(world.status().phase, Phase::Bootstrapping, "{}", world.status().message);
     world.nodes.values_mut().for_each(|node| node.isolated = false);
     world.run_until("the asked-for rule holds", |w| w.settled() && w.acks() == 1);
-    assert!(!world.has_event("ConfigChangeGivenUp"));
+}
+
+/// Its copy is counted by the change, and it will never have it again.
+#[test]
+fn the_first_change_is_begun_anew_when_a_member_of_it_was_seeded_anew() {
+    let mut world = World::new(|spec| spec.replication.sync_followers = 2);
+    world.run_until("a change", |w| w.status().config.as_ref().is_some_and(|config| config.next.is_some()));
+    let first = world.status().config.as_ref().unwrap().next.clone().unwrap();
+    let gone = first.cohort.iter().find(|member| member.name != world.leader()).unwrap().clone();
+    world.wipe(&gone.name);
+    world.run_until("the asked-for rule holds", |w| w.settled() && w.acks() == 2);
+    let config = &world.status().config.as_ref().unwrap().current;
+    assert!(config.version > first.version && !config.cohort.contains(&gone), "{config:?}");
+    assert_eq!(world.checker.lost.len(), 0);
 }
 
 #[test]

@@ -58,6 +58,14 @@ impl ClusterConfig {
         needed.saturating_sub(self.count(recruits))
     }
 
+    /// What is in force after a change from this config to `version` was given up: the same rule, which uses the number up,
+    /// so that no other change can be taken for it. The bootstrap's config keeps its own number: under a later one clients
+    /// may write, and the rule that was asked for does not hold yet.
+    pub fn after_giving_up(&self, version: u64) -> ClusterConfig {
+        let version = if self.version == BOOTSTRAP_VERSION { self.version } else { version };
+        ClusterConfig { version, ..self.clone() }
+    }
+
     fn count<'a>(&self, members: impl IntoIterator<Item = &'a Member>) -> usize {
         members.into_iter().filter(|member| self.cohort.contains(member)).collect::<BTreeSet<_>>().len()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdb_protocol::admin::{NextConfig, Settle};
 use rdb_protocol::status::{NodeStatus, SettleReport};
-use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair};
+use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair, Member};
 
 use super::draft::{AfterDone, Draft};
 use super::target::target;
@@ -66,8 +66,8 @@ fn pause_left(view: &View) -> Option<Duration> {
 }
 
 /// Looks again when a member has been away for `syncTimeout`.
-fn wake_for_absent(view: &View, draft: &mut Draft, current: &ClusterConfig) {
-    for member in current.cohort.iter().filter(|member| !view.answers(member)) {
+fn wake_for_absent(view: &View, draft: &mut Draft, config: &ClusterConfig) {
+    for member in config.cohort.iter().filter(|member| !view.answers(member)) {
         if let Some(left) = view.cluster.sync_timeout.checked_sub(view.absent_for(member)) {
             draft.wake(view, view.now.plus(left));
         }
@@ -98,7 +98,7 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     let knows = leading.config.as_ref().is_some_and(|known| known.next.as_ref() == Some(next));
     let answer = told(view, CallKind::NextConfig, |call| matches!(call, AdminCall::NextConfig(c) if c.next == *next));
     let refused = !knows && matches!(answer, Some(CallOutcome::Refused(_))) && view.can_commit(&pair.current);
-    let given_up = as_before(pair, next).filter(|_| refused);
+    let given_up = refused.then(|| as_before(view, pair, next)).flatten();
     if !knows && given_up.is_none() {
         let call = AdminCall::NextConfig(NextConfig { epoch: status.epoch, next: next.clone() });
         draft.call(view, &leader.name, call, AfterDone::Repeat);
@@ -109,11 +109,14 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
             let call = AdminCall::Settle(Settle { epoch: status.epoch, version: next.version, keep });
             draft.call(view, &leader.name, call, AfterDone::Repeat);
         }
-        None => draft.block(format!(
-            "{} waits for enough members in reach; there are {}",
-            describe("Changing to", next),
-            list(view.answering().iter().map(|member| &member.name)),
-        )),
+        None => {
+            wake_for_absent(view, draft, next);
+            draft.block(format!(
+                "{} waits for enough members in reach; there are {}",
+                describe("Changing to", next),
+                list(view.answering().iter().map(|member| &member.name)),
+            ));
+        }
     }
     false
 }
@@ -132,19 +135,20 @@ fn told<'a>(view: &View<'a>, kind: CallKind, is_it: impl Fn(&AdminCall) -> bool)
     record.outcome.as_ref()
 }
 
-/// The old rule under the new version: a change that is given up uses its number up, so that no other change can be taken
-/// for it. `None` while bootstrapping: under a later version clients may write, and the rule that was asked for does not
-/// hold yet.
-fn as_before(pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
-    let bootstrapping = pair.current.version == BOOTSTRAP_VERSION;
-    (!bootstrapping).then(|| ClusterConfig { version: next.version, ..pair.current.clone() })
+/// What to keep when the change is given up. `None`: not yet. The first change waits until members that it needs have been
+/// away for `syncTimeout`: before it has ended nobody may write, so there is no hurry to go back.
+fn as_before(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
+    let here = |member: &&Member| view.absent_for(member) < view.cluster.sync_timeout;
+    let hopeless = !next.is_durable(next.cohort.iter().filter(here));
+    let may = pair.current.version != BOOTSTRAP_VERSION || hopeless;
+    may.then(|| pair.current.after_giving_up(next.version))
 }
 
 /// Which of the two to keep: the new one if it can be met, else the old one. The leader obeys the first answer in its
 /// epoch, so what was asked once is asked again.
 fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterConfig> {
     rdb_protocol::if_planted!(SettledTwice => {
-        return std::iter::once(next.clone()).chain(as_before(pair, next)).find(|config| view.can_commit(config));
+        return std::iter::once(next.clone()).chain(as_before(view, pair, next)).find(|config| view.can_commit(config));
     });
     let key = CallKey { to: view.status().leader.as_ref()?.name.clone(), kind: CallKind::Settle };
     let asked = view.observed.calls.get(&key).and_then(|record| match (&record.call, &record.outcome) {
@@ -155,7 +159,7 @@ fn keep(view: &View, pair: &ConfigPair, next: &ClusterConfig) -> Option<ClusterC
     if let Some(asked) = asked.filter(|asked| asked.epoch == view.status().epoch && asked.version == next.version) {
         return Some(asked.keep.clone());
     }
-    std::iter::once(next.clone()).chain(as_before(pair, next)).find(|config| view.can_commit(config))
+    std::iter::once(next.clone()).chain(as_before(view, pair, next)).find(|config| view.can_commit(config))
 }
 
 fn finish(view: &View, draft: &mut Draft, pair: &ConfigPair, report: &SettleReport) {

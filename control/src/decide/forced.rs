@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair, Member};
+use rdb_protocol::{ClusterConfig, ConfigPair, Member};
 
 use super::detect::Failure;
 use super::draft::Draft;
@@ -19,9 +19,7 @@ use crate::status::Reason;
 pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
     let status = view.status();
     let Some(pair) = status.config.as_ref().filter(|pair| pair.next.is_some()) else { return false };
-    // The config of the bootstrap holds no client's write, and is never gone back to.
-    let mut useful = pair.standing().filter(|config| config.version != BOOTSTRAP_VERSION);
-    if view.leading().is_none() || useful.any(|config| view.can_commit(config)) {
+    if view.leading().is_none() || pair.standing().any(|config| view.can_commit(config)) {
         return false;
     }
     let left = view.likely_recruits();

@@ -44,10 +44,6 @@ pub(crate) fn check(config: &ClusterConfig) -> Result<(), AdminRefusal> {
     Ok(())
 }
 
-fn same_rule(a: &ClusterConfig, b: &ClusterConfig) -> bool {
-    a.cohort == b.cohort && a.acks == b.acks
-}
-
 impl Leader {
     /// `config`: `next` counts from now on. Repeating it changes nothing.
     pub(crate) fn next_config(&mut self, step: &mut Step<'_>, call: NextConfig) -> Result<(), AdminRefusal> {
@@ -82,7 +78,7 @@ impl Leader {
         let Settle { epoch: _, version, keep } = call;
         check(&keep)?;
         rdb_protocol::if_planted!(SettledTwice => {
-            if self.settled.as_ref().is_some_and(|s| s.version == version && !same_rule(&s.keep, &keep)) {
+            if self.settled.as_ref().is_some_and(|s| s.version == version && s.keep != keep) {
                 self.config = ConfigPair::settled(keep.clone());
                 self.settled = Some(Settled { version, keep, record: None });
                 self.config_changed(step);
@@ -93,15 +89,12 @@ impl Leader {
             let repeated = settled.version == version && settled.keep == keep;
             return if repeated { Ok(()) } else { refuse(format!("config {} is settled", settled.version)) };
         }
-        if keep.version != version {
-            // A change that is given up must use its number up all the same, or the next one could not be told from it.
-            return refuse(format!("config {} must be kept as version {version}", keep.version));
-        }
         let ConfigPair { current, next } = &self.config;
+        let is_given_up = keep == current.after_giving_up(version);
         let is_change = match next {
-            Some(next) => next.version == version && (same_rule(&keep, next) || same_rule(&keep, current)),
+            Some(next) => next.version == version && (keep == *next || is_given_up),
             // The leader never heard of the change: it can be given up, but not adopted.
-            None => version > current.version && same_rule(&keep, current),
+            None => version > current.version && is_given_up,
         };
         if !is_change {
             return refuse(format!("there is no change to config {version} with such an end"));

@@ -59,6 +59,7 @@ scenarios! {
     rule12_nothing_unverified_is_applied
     rule13_opens_only_when_epoch_start_is_applied
     rule13_records_of_an_older_epoch_commit_only_through_epoch_start
+    rule15_a_change_that_is_given_up_uses_its_number_up
     rule15_a_dead_member_is_taken_out_when_w_cannot_be_met
     rule15_a_member_that_is_behind_is_not_added
     rule15_a_new_leader_counts_under_both_configs

@@ -3,7 +3,7 @@
 use rdb_control::AdminCall;
 use rdb_protocol::admin::{AdminRefusal, Recruit};
 use rdb_protocol::status::{Promise, RecordPlace, Role, SettleReport};
-use rdb_protocol::{ClusterConfig, ConfigPair, Epoch, Incarnation, Index};
+use rdb_protocol::{ConfigPair, Epoch, Incarnation, Index};
 
 use super::Node;
 
@@ -105,13 +105,13 @@ impl Node {
                 if self.settled.as_ref().is_some_and(|settled| settled.version >= settle.version) {
                     return Node::refuse("settled before");
                 }
-                let same =
-                    |config: &ClusterConfig| (&config.cohort, config.acks) == (&settle.keep.cohort, settle.keep.acks);
+                let (keep, version) = (&settle.keep, settle.version);
+                let is_given_up = *keep == pair.current.after_giving_up(version);
                 let fits = match &pair.next {
-                    Some(next) => next.version == settle.version && (same(next) || same(&pair.current)),
-                    None => settle.version > pair.current.version && same(&pair.current),
+                    Some(next) => next.version == version && (keep == next || is_given_up),
+                    None => version > pair.current.version && is_given_up,
                 };
-                if !fits || settle.keep.version != settle.version {
+                if !fits {
                     return Node::refuse("no such change stands");
                 }
                 self.config = Some(ConfigPair::settled(settle.keep.clone()));

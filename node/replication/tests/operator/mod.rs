@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rdb_protocol::admin::{AdminRefusal, Fence, Follow, LeaseAnswer, NextConfig, Promote, Recruit, Settle, StopWrites};
 use rdb_protocol::settings::NodeSettings;
 use rdb_protocol::status::SettleReport;
-use rdb_protocol::{ClusterConfig, ConfigPair, Epoch, Member};
+use rdb_protocol::{BOOTSTRAP_VERSION, ClusterConfig, ConfigPair, Epoch, Member};
 use rdb_replication::{AdminAnswer, AdminCall, Replica, Time};
 
 use crate::Random;
@@ -31,6 +31,8 @@ pub struct Operator {
     leader_epoch: Epoch,
     phase: Phase,
     config: ConfigPair,
+    /// The highest that was ever used.
+    config_version: u64,
     /// Answers to fence(epoch), with the time at which each was answered to an older leader at the latest.
     recruits: BTreeMap<Member, (Recruit, Time)>,
     /// Sent and not yet there.
@@ -46,13 +48,16 @@ impl Operator {
     pub fn new(members: &[Member], random: &mut Random) -> Operator {
         let cohort = members.iter().cloned().collect();
         let acks = random.below(members.len() as u64) as u32;
+        // Changes of the bootstrap's config end in another way if they are given up.
+        let version = BOOTSTRAP_VERSION + random.below(2);
         Operator {
             members: members.to_vec(),
             epoch: Epoch::ZERO,
             leader: None,
             leader_epoch: Epoch::ZERO,
             phase: Phase::Steady,
-            config: ConfigPair::settled(ClusterConfig { version: 1, cohort, acks }),
+            config: ConfigPair::settled(ClusterConfig { version, cohort, acks }),
+            config_version: version,
             recruits: BTreeMap::new(),
             calls: Vec::new(),
             reports: Vec::new(),
@@ -260,7 +265,8 @@ impl Operator {
             return;
         }
         let acks = random.below(cohort.len() as u64) as u32;
-        self.config.next = Some(ClusterConfig { version: current.version + 1, cohort, acks });
+        self.config_version += 1;
+        self.config.next = Some(ClusterConfig { version: self.config_version, cohort, acks });
         self.tell_change(random);
     }
 
@@ -270,8 +276,7 @@ impl Operator {
         let epoch = self.epoch;
         let version = next.version;
         self.calls.push((leader.clone(), AdminCall::NextConfig(NextConfig { epoch, next: next.clone() })));
-        let mut keep = if random.chance(80) { next } else { self.config.current.clone() };
-        keep.version = version;
+        let keep = if random.chance(80) { next } else { self.config.current.after_giving_up(version) };
         if random.chance(60) {
             self.calls.push((leader, AdminCall::Settle(Settle { epoch, version, keep })));
         }
