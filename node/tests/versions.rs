@@ -208,6 +208,36 @@ fn a_refusing_follower_that_is_made_the_leader_runs_the_statements_and_opens() {
     }
 }
 
+/// What its SQLite really does otherwise: the new leader undoes it, says so instead of what it said as a follower, and stays as it
+/// is for the operator to choose another.
+#[test]
+#[ignore = "needs a second build of the node: make test-sqlite-versions"]
+fn a_chosen_leader_whose_sqlite_does_otherwise_says_so_and_another_one_can_lead() {
+    let mut cluster = three(LogFormat::Statement);
+    let says = |node: &Node, words: &str| {
+        let problems = node.status().problems;
+        problems.len() == 1 && problems[0].code == "INCOMPATIBLE" && problems[0].message.contains(words)
+    };
+    cluster.leader().execute("CREATE TABLE t(v)", json!([])).ok();
+    cluster.leader().execute("INSERT INTO t VALUES (sqlite_version())", json!([])).ok();
+    wait_until("it refuses", || says(&cluster.nodes[1], "which may run them otherwise"));
+    cluster.wait_same_log(1);
+    let (incarnation, applied) = (cluster.nodes[1].status().incarnation, cluster.nodes[1].status().applied);
+    cluster.fence(None);
+    cluster.try_promote(1, 0).unwrap();
+    cluster.leader = 1;
+    cluster.follow(0);
+    cluster.follow(2);
+    wait_until("it has tried", || says(&cluster.nodes[1], "comes out otherwise"));
+    cluster.wait_same_log(0);
+    let status = cluster.nodes[1].status();
+    assert_eq!((status.state, status.opened, status.incarnation), (NodeState::Opening, false, incarnation));
+    assert!(status.applied <= applied.next(), "the table at most: {} after {applied}", status.applied);
+    cluster.elect(0);
+    wait_until("its copy counts", || cluster.leader().execute("DELETE FROM t", json!([])).is_ok());
+    cluster.wait_same_log(1);
+}
+
 #[test]
 #[ignore = "needs a second build of the node: make test-sqlite-versions"]
 fn statements_are_refused_by_a_follower_of_another_version() {

@@ -7,12 +7,13 @@
 //! | its port refuses connections and no reachable follower has heard it since | failed at once |
 //! | nobody heard it for `detectionTimeout`: neither we nor any follower | failed |
 //! | it answers, but a write has waited for `progressTimeout`, and others could commit without it | failed |
+//! | chosen so long ago, it refuses records of its own log as `INCOMPATIBLE`, and another that has them could lead | failed |
 //! | only we do not hear it | well |
 
 use std::time::Duration;
 
 use rdb_protocol::status::{NodeStatus, Role};
-use rdb_protocol::{Incarnation, Member};
+use rdb_protocol::{Incarnation, Member, NodeName};
 
 use super::view::{View, is_fit, list};
 use crate::observed::{Connection, InstanceObservation};
@@ -66,8 +67,48 @@ pub(super) fn leader_health(view: &View, leader: &Member) -> Health {
             let ms = view.cluster.progress_timeout.as_millis();
             failed(Reason::NoProgress, format!("{} answers, but has committed nothing for {ms} ms", leader.name))
         }
-        other => other,
+        other => match incompatible(view, leader) {
+            Some(words) if tried_for_long(view) && substitute(view, leader).is_some() => {
+                failed(Reason::NoProgress, format!("{} was chosen and can't open: {words}", leader.name))
+            }
+            _ => other,
+        },
     }
+}
+
+/// What the chosen leader says of records of its log that its software does not apply as they were logged, and so does not open.
+pub(super) fn incompatible<'a>(view: &View<'a>, leader: &Member) -> Option<&'a str> {
+    let leading = view.leading().filter(|leading| leading.member() == *leader && !leading.opened)?;
+    leading.problems.iter().find(|problem| problem.code == INCOMPATIBLE).map(|problem| problem.message.as_str())
+}
+
+/// What a node says then.
+const INCOMPATIBLE: &str = "INCOMPATIBLE";
+
+/// It had the time to run what it had refused as a follower. The second and later ones that an election tries are given
+/// `cooldown` too: where all refuse, they take turns no faster than failovers may follow each other.
+fn tried_for_long(view: &View) -> bool {
+    let again = view.status().election.as_ref().is_some_and(|election| election.attempts > 1);
+    let least = if again { view.cluster.cooldown } else { Duration::ZERO };
+    view.now.since(view.led_since()) >= patience(view).max(least)
+}
+
+/// Who could be elected instead of a leader that is there, keeps its copy, and can't open: whoever has all of its records
+/// (rule 8), where rule 4 holds; or the others, if they are enough without it. Rather one that refused nothing itself.
+pub(super) fn substitute(view: &View, leader: &Member) -> Option<NodeName> {
+    let config = view.status().config.as_ref()?;
+    let all = view.likely_recruits();
+    let mut others = all.clone();
+    others.remove(leader);
+    if !config.is_electable(&all, Some(leader)) || !config.is_durable(&all) {
+        return None;
+    }
+    let has = view.reachable(leader)?.flushed.rank();
+    let alone = config.is_electable(&others, None);
+    let candidates = others.iter().filter(|member| config.counts(member)).filter_map(|member| view.reachable(member));
+    let fit = candidates.filter(|status| alone || status.flushed.rank() >= has);
+    let refuses = |status: &NodeStatus| status.problems.iter().any(|problem| problem.code == INCOMPATIBLE);
+    fit.max_by_key(|s| (s.flushed.rank(), !refuses(s), std::cmp::Reverse(&s.name))).map(|status| status.name.clone())
 }
 
 /// The process that leads or led the present epoch, as far as it is known.

@@ -3,7 +3,7 @@
 use rdb_protocol::admin::{PeerAddress, Promote};
 use rdb_protocol::status::{NodeStatus, Role};
 
-use super::detect::{Failure, Health, leader_health};
+use super::detect::{self, Failure, Health, leader_health};
 use super::draft::{AfterDone, Draft};
 use super::elect;
 use super::lease::promotion_wait;
@@ -47,7 +47,9 @@ fn retry(view: &View, draft: &mut Draft, failure: Failure) -> bool {
     let counted = have.iter().any(|member| config.counts(member) || leader == Some(member));
     let accepted = view.loss_accepted() || view.status().election.as_ref().is_some_and(|e| e.loss_permitted);
     if config.is_electable(&have, leader) || (counted && (accepted || view.loss_allowed(&have))) {
-        elect::start(view, draft, &failure, None);
+        // One that has all its records too can be told from it by nothing else.
+        let incompatible = leader.filter(|leader| detect::incompatible(view, leader).is_some());
+        elect::start(view, draft, &failure, incompatible.and_then(|leader| detect::substitute(view, leader)));
         return true;
     }
     draft.block(elect::missing_sentence(view, config, &have, view.status().epoch));
@@ -127,7 +129,14 @@ fn opened(view: &View, draft: &mut Draft, leading: &NodeStatus) {
 pub(super) fn waiting_sentence(view: &View) -> String {
     let Some(config) = &view.status().config else { return String::new() };
     if config.standing().any(|standing| view.can_commit(standing)) {
-        return "The new leader is opening".to_owned();
+        let leader = view.status().leader.as_ref();
+        return match leader.and_then(|leader| Some((&leader.name, detect::incompatible(view, leader)?))) {
+            Some((name, words)) => format!(
+                "The new leader, {name}, does not open: {words}. If that lasts, start it, or another instance that has all \
+                 records, with the version of SQLite that logged them"
+            ),
+            None => "The new leader is opening".to_owned(),
+        };
     }
     let answering = view.answering();
     let missing = config.current.cohort.iter().filter(|member| !answering.contains(member));

@@ -132,7 +132,7 @@ impl<'a> View<'a> {
     }
 
     /// Since when, at the latest, this process knows of the epoch's leader.
-    fn led_since(&self) -> Time {
+    pub(super) fn led_since(&self) -> Time {
         let promotes = self.observed.calls.values().filter_map(|record| match &record.call {
             AdminCall::Promote(promote) if promote.epoch == self.status().epoch => Some(record.sent_at),
             _ => None,

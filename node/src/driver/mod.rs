@@ -259,11 +259,12 @@ impl Node {
     }
 
     /// This node's software cannot read or apply what the leader logs. Nothing is wrong with the data: it waits for the next
-    /// version of its software.
+    /// version of its software. Each attempt says so again; the newest words count, and new ones alone are news.
     fn incompatible(&self, generation: u64, error: &dyn fmt::Display) {
-        let mut core = self.lock();
-        if core.generation == generation && !core.problems.contains_key("INCOMPATIBLE") {
-            core.problem("INCOMPATIBLE", error.to_string());
+        let (mut core, message) = (self.lock(), error.to_string());
+        let known = core.problems.get("INCOMPATIBLE").is_some_and(|problem| problem.message == message);
+        if core.generation == generation && !known {
+            core.problem("INCOMPATIBLE", message);
             drop(core);
             self.view.status_changed();
         }

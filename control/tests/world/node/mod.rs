@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use rdb_protocol::settings::{LogFormat, NodeSettings};
 use rdb_protocol::status::{
-    DivergenceReport, FollowerProgress, NodeState, NodeStatus, Promise, RecordPlace, Role, SettleReport,
+    DivergenceReport, FollowerProgress, NodeState, NodeStatus, Problem, Promise, RecordPlace, Role, SettleReport,
 };
 use rdb_protocol::{Chain, ClusterId, ConfigPair, Epoch, Incarnation, Index, Member, NodeName, Position};
 
@@ -35,6 +35,10 @@ pub struct Node {
     pub isolated: bool,
     /// Its disk does not finish writes.
     pub stuck_since_ms: Option<u64>,
+    /// As a leader it cannot apply its log: its version of SQLite does otherwise.
+    pub incompatible: bool,
+    /// As a follower it refuses what another version of SQLite logs; as a leader it runs it.
+    pub refuses_statements: bool,
     /// Receives nothing from the leader, so it never catches up.
     pub starved: bool,
     /// What the driver says of its pod.
@@ -43,7 +47,7 @@ pub struct Node {
     pub stuck: Option<String>,
     pub recreated_at_ms: Option<u64>,
     pub state_override: Option<NodeState>,
-    pub problems: Vec<rdb_protocol::status::Problem>,
+    pub problems: Vec<Problem>,
     cluster: Option<ClusterId>,
     role: Role,
     pub promise: Promise,
@@ -97,6 +101,8 @@ impl Node {
             hidden: false,
             isolated: false,
             stuck_since_ms: None,
+            incompatible: false,
+            refuses_statements: false,
             starved: false,
             outdated: None,
             draining: false,
@@ -234,8 +240,15 @@ impl Node {
             },
             exact: self.exact,
             divergences: self.divergences.clone(),
-            problems: self.problems.clone(),
+            problems: self.problems.iter().cloned().chain(self.refusal()).collect(),
         }
+    }
+
+    /// What it says of records that it does not apply.
+    fn refusal(&self) -> Option<Problem> {
+        let refuses = self.incompatible || self.refuses_statements && self.role == Role::Follower;
+        let message = "record 7: 3.53 said otherwise".to_owned();
+        (refuses && self.role != Role::Empty).then(|| Problem { code: "INCOMPATIBLE".to_owned(), message })
     }
 }
 

@@ -99,7 +99,7 @@ fn commit(leader: &mut Node, holders: &BTreeSet<Member>, now: u64, checker: &mut
     if let Some(settled) = &mut leader.settled {
         settled.committed |= leader.committed >= leader.settle_index;
     }
-    if !leader.opened && now >= leader.open_at_ms {
+    if !leader.opened && now >= leader.open_at_ms && !leader.incompatible {
         leader.opened = true;
         leader.opened_epoch = leader.led;
         checker.opened(leader, leader.lossy);
