@@ -34,11 +34,11 @@ pub mod upkeep;
 pub use cluster::{Cluster, InvalidSpec};
 pub use decide::decide;
 pub use observed::{
-    CallKey, CallOutcome, CallRecord, Connection, FenceAnswer, InstanceObservation, LeaseAnswered, Lifecycle, Observed,
-    Report, Requests, SnapshotsObservation,
+    CallKey, CallOutcome, CallRecord, Connection, Elections, FenceAnswer, InstanceObservation, LeaseAnswered,
+    Lifecycle, Observed, Report, Requests, SnapshotsObservation,
 };
 pub use plan::{Action, AdminCall, CallKind, Event, Plan, RequestKind};
 pub use spec::ClusterSpec;
 pub use status::{ClusterStatus, Phase};
 pub use time::Time;
-pub use upkeep::{CallInFlight, ExitedBoots};
+pub use upkeep::{CallInFlight, ExitedBoots, SwapInFlight};

@@ -39,8 +39,21 @@ pub struct Observed {
     pub calls: BTreeMap<CallKey, CallRecord>,
     /// When this process last wrote the status.
     pub status_written_at: Option<Time>,
+    pub elections: Elections,
     /// What is known of the volume snapshots; `None` where there are none to be taken.
     pub snapshots: Option<SnapshotsObservation>,
+}
+
+/// What this process remembers of elections. The stored status may go back to an election that has chosen its leader, when
+/// the API server's data are restored from a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Elections {
+    /// The election that this process began and in which it has not chosen: nobody else chooses in it (rule 8).
+    pub own: Option<Epoch>,
+    /// The highest epoch that it ever read; the next one is above it (rule 7).
+    pub highest: Epoch,
+    /// When it first read the present epoch.
+    pub since: Time,
 }
 
 /// Scheduled volume snapshots, as their keeper found them.

@@ -1,14 +1,15 @@
 //! How a driver keeps its [`Observed`] up to date where every driver must do the same: calls and their answers, processes
-//! that ended, and observations that it keeps in instances of its own.
+//! that ended, swaps of the status, and observations that it keeps in instances of its own.
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use rdb_protocol::admin::Recruit;
-use rdb_protocol::{Incarnation, NodeName};
+use rdb_protocol::{Epoch, Incarnation, NodeName};
 
 use crate::observed::{CallKey, CallOutcome, CallRecord, FenceAnswer, InstanceObservation, Observed};
 use crate::plan::AdminCall;
+use crate::status::ClusterStatus;
 use crate::time::Time;
 
 /// A call whose answer is awaited.
@@ -16,6 +17,13 @@ use crate::time::Time;
 pub struct CallInFlight {
     pub key: CallKey,
     pub sent_at: Time,
+}
+
+/// A swap of the status that is under way. One whose end is never known is dropped.
+#[derive(Clone, Copy, Debug)]
+pub struct SwapInFlight {
+    before: Option<Epoch>,
+    after: Option<Epoch>,
 }
 
 /// The last processes of an instance that ended.
@@ -75,6 +83,39 @@ impl Observed {
         }
     }
 
+    /// Takes the status as it is stored.
+    pub fn take_status(&mut self, status: ClusterStatus, at: Time) {
+        if status.epoch != self.status.epoch || self.elections.highest < status.epoch {
+            self.elections.since = at;
+        }
+        self.elections.highest = self.elections.highest.max(status.epoch);
+        self.status = status;
+    }
+
+    /// Notes that this status is about to be swapped in. Until the swap is known to have ended, no election counts as begun
+    /// here: the leader may have been chosen.
+    pub fn begin_swap(&mut self, status: &ClusterStatus) -> SwapInFlight {
+        let before = self.elections.own.take();
+        let after = if status.has_leader() {
+            None
+        } else if status.epoch > self.status.epoch {
+            Some(status.epoch)
+        } else {
+            before
+        };
+        SwapInFlight { before, after }
+    }
+
+    /// The swap was stored.
+    pub fn swap_stored(&mut self, swap: SwapInFlight) {
+        self.elections.own = swap.after;
+    }
+
+    /// The swap was surely not stored.
+    pub fn swap_refused(&mut self, swap: SwapInFlight) {
+        self.elections.own = swap.before;
+    }
+
     /// Takes the observations out of a driver's own instances, for one decision. Moving them costs a few pointers; copying
     /// every report for each decision would not.
     pub fn borrow_instances<'a>(
@@ -112,7 +153,7 @@ impl fmt::Display for CallOutcome {
 #[cfg(test)]
 mod tests {
     use rdb_protocol::admin::Fence;
-    use rdb_protocol::{Epoch, Index, Member, Position};
+    use rdb_protocol::{Index, Member, Position};
 
     use super::*;
 

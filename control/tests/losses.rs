@@ -109,6 +109,24 @@ fn async_loses_only_with_a_receipt_that_becomes_exact_when_the_old_leader_is_bac
     assert!(world.status().condition("Divergence").unwrap().status);
 }
 
+/// It was chosen once more and died before it opened, so its log ends in a later epoch than the one that it led.
+#[test]
+fn a_receipt_counts_what_a_leader_lost_that_was_chosen_again_in_between() {
+    let (mut world, old) = async_leader_ahead();
+    world.kill(&old);
+    world.revive(&old);
+    world.run_until("it leads again", |w| w.nodes[&old].is_leader());
+    assert!(world.status().opened.unwrap().epoch < world.status().epoch);
+    world.kill(&old);
+    world.nodes.values_mut().for_each(|node| node.starved = false);
+    world.run_until("another leader is open", |w| w.settled() && w.leader() != old);
+    world.revive(&old);
+    world.run_until("exact", |w| w.status().last_failover.as_ref().unwrap().exact);
+    let exact = world.status().last_failover.clone().unwrap();
+    assert!(exact.lossy && exact.records_at_risk >= world.checker.lost.len() as u64, "{exact:?}");
+    assert_ne!(world.checker.lost.len(), 0);
+}
+
 #[test]
 fn a_receipt_stays_incomplete_when_the_old_leaders_disk_is_gone() {
     let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);

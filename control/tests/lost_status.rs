@@ -56,6 +56,36 @@ fn a_status_that_forgot_the_choice_chooses_nobody_again() {
     world.run_until("rebuilt", |w| w.settled() && w.status().epoch.0 > 1000);
 }
 
+/// The same, and the leader that was chosen can't be asked: whoever is left chooses another one, but for an epoch of its own.
+fn chosen_in_an_election_that_the_status_went_back_to(operator: impl FnOnce(&mut World)) {
+    let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);
+    let old_leader = world.leader();
+    world.kill(&old_leader);
+    world.run_until("rule 7", |w| w.status().epoch.0 == 2 && !w.status().has_leader());
+    let old = world.status().clone();
+    world.run_until("epoch 2", |w| w.settled() && w.status().epoch.0 == 2);
+    let chosen = world.leader();
+    world.revive(&old_leader);
+    world.nodes.values_mut().filter(|node| node.name != old_leader).for_each(|node| node.frozen = true);
+    world.observed.status = old;
+    for name in world.followers() {
+        world.observed.instances.get_mut(&name).unwrap().report = None;
+    }
+    operator(&mut world);
+    world.run_until("another leader", |w| w.status().has_leader() && w.leader() != chosen);
+    assert!(world.status().epoch.0 > 2, "{:?}", world.status());
+}
+
+#[test]
+fn an_election_that_has_chosen_and_forgot_it_is_begun_anew() {
+    chosen_in_an_election_that_the_status_went_back_to(|_| {});
+}
+
+#[test]
+fn an_operator_begins_the_election_of_another_one_anew() {
+    chosen_in_an_election_that_the_status_went_back_to(World::replace_operator);
+}
+
 #[test]
 fn a_status_that_forgot_a_loss_is_told_of_it() {
     let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);

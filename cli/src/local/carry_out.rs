@@ -163,20 +163,25 @@ impl Supervisor {
     }
 
     fn swap(&mut self, status: &ClusterStatus) -> bool {
+        let swap = self.observed.begin_swap(status);
         match self.store.swap(&self.observed.version, status) {
             Ok(stored) => {
+                self.observed.swap_stored(swap);
                 let leader = stored.status.leader.as_ref().map_or("none".to_owned(), |leader| leader.name.to_string());
                 let message = format!(
                     "{:?} epoch={} leaderEpoch={} leader={leader}",
                     stored.status.phase, stored.status.epoch, stored.status.leader_epoch
                 );
                 self.journal.fact("StatusSwapped", message);
-                self.observed.status = stored.status;
+                self.observed.take_status(stored.status, now());
                 self.observed.version = stored.resource_version;
                 self.observed.status_written_at = Some(now());
                 true
             }
-            Err(StoreError::Conflict { .. }) => self.read_status(),
+            Err(StoreError::Conflict { .. }) => {
+                self.observed.swap_refused(swap);
+                self.read_status()
+            }
             Err(error) => {
                 tracing::error!(%error, "cannot store the status");
                 self.retry_later();
@@ -189,7 +194,7 @@ impl Supervisor {
     fn read_status(&mut self) -> bool {
         match self.store.read() {
             Ok(stored) => {
-                self.observed.status = stored.status;
+                self.observed.take_status(stored.status, now());
                 self.observed.version = stored.resource_version;
                 true
             }

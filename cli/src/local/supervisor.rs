@@ -101,8 +101,7 @@ impl Supervisor {
         let token = crate::client::read_token(&layout.admin_token())?;
         let started = now();
         let offered = getrandom::u64().map_err(|error| LocalError::io("randomness")(std::io::Error::other(error)))?;
-        let observed = Observed {
-            status: status.status,
+        let mut observed = Observed {
             version: status.resource_version,
             generation: stored.generation,
             watched_since: started,
@@ -110,6 +109,7 @@ impl Supervisor {
             offered_id: ClusterId(offered),
             ..Observed::default()
         };
+        observed.take_status(status.status, started);
         let mut supervisor = Supervisor {
             caller: Caller::new(&token),
             layout,

@@ -22,6 +22,10 @@ use crate::time::Time;
 /// lives has answered, and well below what a client waits.
 const RECRUIT_GRACE: Duration = Duration::from_secs(1);
 
+/// An election that another process began is left to it for so long after it was first seen. It takes some milliseconds where
+/// a leader can be chosen at all; and two operators that both act must not outbid each other for ever.
+const OTHERS_ELECTION: Duration = Duration::from_secs(1);
+
 /// After a cold start the old leader may only be slower to boot than its followers. So long it is waited for before
 /// acknowledged records are given up without a person's word: a machine's boot.
 const COLD_START_GRACE: Duration = Duration::from_secs(60);
@@ -83,7 +87,7 @@ pub(super) fn start_with(
         lossy: earlier.is_some_and(|earlier| earlier.lossy),
         promoted: earlier.and_then(|earlier| earlier.promoted),
     };
-    let epoch = status.epoch.max(view.highest_reported().0).next();
+    let epoch = status.epoch.max(view.highest_reported().0).max(view.observed.elections.highest).next();
     let message = format!("Electing a leader for epoch {epoch}: {}", failure.evidence);
     draft.event("ElectionStarted", message, &failure.evidence);
     draft.decide(|status| {
@@ -131,6 +135,9 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) {
         start(view, draft, &Failure { reason: Reason::Retry, evidence, last_sign: view.now }, None);
         return;
     }
+    if view.observed.elections.own != Some(status.epoch) {
+        return begin_anew(view, draft);
+    }
     let recruited = Recruited::of(view, config);
     let waits = election_wait(view, election, &recruited, config);
     match recruited.choice(view, config, election) {
@@ -141,6 +148,19 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) {
         }
         None => choose_with_loss(view, draft, election, &recruited, config),
     }
+}
+
+/// Another process began this election, or the status went back to it: a leader may have been chosen in it and be forgotten.
+/// Where the other one still is at work, it is given the time.
+fn begin_anew(view: &View, draft: &mut Draft) {
+    let until = view.observed.elections.since.plus(OTHERS_ELECTION);
+    if until > view.now {
+        draft.wake(view, until);
+        draft.block("Waits for the election that another operator began");
+        return;
+    }
+    let evidence = "the election was begun by another process".to_owned();
+    start(view, draft, &Failure { reason: Reason::Retry, evidence, last_sign: view.now }, None);
 }
 
 fn unexplained(replaced: Option<Member>, replaced_epoch: Epoch) -> Election {

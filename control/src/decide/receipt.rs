@@ -66,10 +66,11 @@ pub(super) fn settled(view: &View, receipt: &Receipt) -> Option<Receipt> {
     compared.then(|| Receipt { records_at_risk: 0, exact: true, ..receipt.clone() })
 }
 
-/// The tail that was cut because of this failover: it ends in the epoch that the old leader led.
+/// The tail that was cut because of this failover: it ends in the epoch that the old leader led, or in one of those that
+/// were tried in vain before the receipt's.
 fn cut_of<'a>(divergences: &'a [DivergenceReport], receipt: &Receipt) -> Option<&'a DivergenceReport> {
     let is_it = |cut: &&DivergenceReport| {
-        cut.to.epoch == receipt.from_epoch && Some(cut.incarnation) == receipt.from_incarnation
+        (receipt.from_epoch..receipt.epoch).contains(&cut.to.epoch) && Some(cut.incarnation) == receipt.from_incarnation
     };
     divergences.iter().rev().find(is_it)
 }

@@ -136,7 +136,10 @@ impl Checker {
                 let bootstrapping = before.current.version == BOOTSTRAP_VERSION;
                 let given_up = kept == (&before.current.cohort, before.current.acks) && after.current != *next;
                 let version = if given_up && bootstrapping { BOOTSTRAP_VERSION } else { next.version };
-                assert_eq!(after.current.version, version, "clients may write from the version after the bootstrap's on");
+                assert_eq!(
+                    after.current.version, version,
+                    "clients may write from the version after the bootstrap's on"
+                );
             }
             (None, None) => panic!("current was rewritten without a change"),
             (Some(_), Some(_)) => panic!("next was rewritten while it stood"),

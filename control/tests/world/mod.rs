@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdb_control::{
-    Action, AdminCall, CallInFlight, CallOutcome, Cluster, ClusterSpec, ClusterStatus, Connection, Event,
+    Action, AdminCall, CallInFlight, CallOutcome, Cluster, ClusterSpec, ClusterStatus, Connection, Elections, Event,
     InstanceObservation, LeaseAnswered, Lifecycle, Observed, Phase, Report, RequestKind, Time, decide,
 };
 use rdb_protocol::{ClusterId, Incarnation, NodeName};
@@ -297,7 +297,9 @@ impl World {
             Action::WakeAt(_) => {}
             Action::SwapStatus(status) => {
                 self.checker.swap(&self.observed.status, &status);
-                self.observed.status = *status;
+                let (swap, now) = (self.observed.begin_swap(&status), self.now());
+                self.observed.take_status(*status, now);
+                self.observed.swap_stored(swap);
                 self.observed.status_written_at = Some(self.now());
                 self.swaps += 1;
                 return true;
@@ -341,6 +343,7 @@ impl World {
         self.observed.calls.clear();
         self.observed.lease_answered = None;
         self.observed.watched_since = now;
+        self.observed.elections = Elections { since: now, ..Elections::default() };
         self.observed.lease_held_since = Some(now);
         self.observed.instances.clear();
         self.in_flight.clear();

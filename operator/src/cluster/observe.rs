@@ -126,7 +126,7 @@ impl Worker {
                 // Pods are labelled with their roles.
                 self.objects_due |= status.leader != self.observed.status.leader;
                 self.objects_due |= status.phase != self.observed.status.phase;
-                self.observed.status = status;
+                self.observed.take_status(status, clock::now());
                 // Without it the same would be decided before anything else again.
                 self.observed.status.layouts_differ |= self.layouts_unkept;
                 self.unreadable = None;

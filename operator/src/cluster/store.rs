@@ -69,7 +69,13 @@ impl Worker {
             }
         };
         let sent = clock::now();
+        let swap = self.observed.begin_swap(status);
         let written = within(self.api.replace_status(&self.key.name, &PostParams::default(), &object)).await;
+        match &written {
+            Ok(_) => self.observed.swap_stored(swap),
+            Err(ApiError::Conflict(_) | ApiError::NotFound | ApiError::Refused(_)) => self.observed.swap_refused(swap),
+            Err(ApiError::Exists | ApiError::Unknown(_)) => {}
+        }
         // One that can't be read at all is told of elsewhere.
         let kept = written.as_ref().ok().and_then(|stored| from_stored(stored.status.as_ref()).ok());
         if let Some(kept) = &kept {

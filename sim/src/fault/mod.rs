@@ -5,6 +5,9 @@ mod end;
 mod network;
 mod wish;
 
+use rdb_control::ClusterStatus;
+use rdb_replication::Persistent;
+
 use crate::event::{At, Event, Heal, NodeId};
 use crate::plan::{Fault, Target};
 use crate::world::{World, node_name};
@@ -275,7 +278,7 @@ impl World {
         let backups = &self.api.backups;
         let Some(at) = backups.len().checked_sub(1 + ago as usize % backups.len().max(1)) else { return false };
         let mut old = backups[at].clone();
-        if !self.is_told_by_all(&old.status) {
+        if !self.is_told(&old.status) {
             return false;
         }
         if ago == 0 {
@@ -291,14 +294,31 @@ impl World {
         true
     }
 
-    /// Does every node know that this status is older than the config in force, if it is? An election among nodes that do not
-    /// could not be told from a good one, by anybody.
-    fn is_told_by_all(&self, old: &rdb_control::ClusterStatus) -> bool {
+    /// Can it be told that this status is old? An election among nodes that do not know could not be told from a good one, by
+    /// anybody: every node has to know of a config that is forgotten, and enough of them of a leader that is.
+    fn is_told(&self, old: &ClusterStatus) -> bool {
+        self.forgotten_config_is_told(old) && self.forgotten_leader_is_told(old)
+    }
+
+    fn with_data(&self) -> impl Iterator<Item = &Persistent> {
         let controls = self.nodes.values().filter_map(|place| place.volume.as_ref()?.control.as_ref());
-        let known: Vec<u64> = controls
-            .filter(|control| control.cluster.is_some())
-            .map(|control| control.core.config.as_ref().map_or(0, rdb_protocol::ConfigPair::version))
-            .collect();
+        controls.filter(|control| control.cluster.is_some()).map(|control| &control.core)
+    }
+
+    fn forgotten_leader_is_told(&self, old: &ClusterStatus) -> bool {
+        let now = &self.api.objects.resource.status;
+        let Some(config) = old.config.as_ref().filter(|_| old.leader_epoch < now.leader_epoch) else { return true };
+        let knows = |node: &Persistent| {
+            let promise = &node.promise;
+            promise.epoch > old.epoch || (promise.epoch == old.epoch && promise.leader.is_some() && !old.has_leader())
+        };
+        let others = self.with_data().filter(|node| !knows(node)).map(|node| node.member.clone()).collect();
+        !config.is_electable(&others, old.leader.as_ref())
+    }
+
+    fn forgotten_config_is_told(&self, old: &ClusterStatus) -> bool {
+        let known: Vec<u64> =
+            self.with_data().map(|node| node.config.as_ref().map_or(0, rdb_protocol::ConfigPair::version)).collect();
         let newest = known.iter().copied().max().unwrap_or(0);
         newest <= old.config_version || known.iter().all(|version| *version == newest)
     }

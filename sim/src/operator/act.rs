@@ -133,7 +133,7 @@ impl World {
         let order = self.fresh_id();
         let me = &mut self.operators[operator];
         let version = me.observed.version.parse().unwrap_or(0);
-        me.swapping = Some(order);
+        me.swapping = Some((order, me.observed.begin_swap(&status)));
         self.operator_later(operator, API_PATIENCE, OperatorEvent::SwapTimeout { order });
         self.ask_api(operator, ApiRequest::Swap { order, version, status });
     }
@@ -141,18 +141,18 @@ impl World {
     pub(crate) fn swapped(&mut self, operator: usize, result: Result<Box<Objects>, SwapError>) {
         let now = self.operator_time(operator);
         let me = &mut self.operators[operator];
-        if me.swapping.take().is_none() {
-            // Given up long ago; a watch brings whatever it did.
-            return;
-        }
+        // Given up long ago; a watch brings whatever it did.
+        let Some((_, swap)) = me.swapping.take() else { return };
         match result {
             Ok(objects) => {
+                me.observed.swap_stored(swap);
                 me.observed.status_written_at = Some(now);
                 self.read_objects(operator, *objects);
                 // The watch may have brought it before, when nothing could be decided yet.
                 self.changed(operator);
             }
             Err(SwapError::Conflict) => {
+                me.observed.swap_refused(swap);
                 self.hit("operator: swap refused, somebody else wrote");
                 self.read_again(operator);
             }

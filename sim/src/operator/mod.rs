@@ -6,7 +6,7 @@ pub mod watch;
 
 use std::collections::BTreeMap;
 
-use rdb_control::{CallInFlight, Cluster, Observed, Time, decide};
+use rdb_control::{CallInFlight, Cluster, Observed, SwapInFlight, Time, decide};
 use rdb_protocol::ClusterId;
 
 use crate::event::{At, Event, MS, NodeId, OperatorEvent, SECOND};
@@ -33,7 +33,7 @@ pub struct Operator {
     streams: BTreeMap<NodeId, watch::Stream>,
     calls: BTreeMap<u64, CallInFlight>,
     /// The swap that is under way.
-    swapping: Option<u64>,
+    swapping: Option<(u64, SwapInFlight)>,
     swaps: u32,
     due: Option<At>,
     order: u64,
@@ -140,7 +140,7 @@ impl World {
             OperatorEvent::Objects(objects) => self.read_objects(operator, *objects),
             OperatorEvent::Swapped(result) => self.swapped(operator, result),
             OperatorEvent::SwapTimeout { order } => {
-                if self.operators[operator].swapping == Some(order) {
+                if self.operators[operator].swapping.is_some_and(|(sent, _)| sent == order) {
                     self.hit("operator: swap without an answer");
                     self.operators[operator].swapping = None;
                     self.read_again(operator);

@@ -38,7 +38,7 @@ impl World {
         }
         me.revision = objects.revision;
         let resource = objects.resource;
-        me.observed.status = resource.status;
+        me.observed.take_status(resource.status, now);
         me.observed.version = resource.version.to_string();
         me.observed.generation = resource.generation;
         me.observed.requests = resource.requests;
