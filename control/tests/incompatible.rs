@@ -51,7 +51,7 @@ fn a_chosen_leader_whose_sqlite_does_otherwise_is_replaced_by_one_that_has_all_r
         }
         world.run_ms(PATIENCE_MS - 1000);
         assert_eq!((world.leader(), world.status().epoch.0), (next.clone(), 2), "it may still be running statements");
-        assert!(world.status().message.contains("with the version of SQLite"), "{}", world.status().message);
+        assert!(world.status().message.contains("3.53 said otherwise"), "{}", world.status().message);
         world.run_until("another one leads", |w| w.settled() && w.leader() != next);
         assert_eq!(world.status().epoch.0, 3);
         let receipt = world.status().last_failover.clone().unwrap();
@@ -117,7 +117,7 @@ fn where_it_alone_has_all_records_it_stays_and_says_what_to_do() {
     world.run_ms(10 * PATIENCE_MS);
     assert_eq!((world.leader(), world.status().epoch), (next.clone(), epoch), "{:#?}", world.status());
     let message = world.status().message.clone();
-    assert!(message.contains(next.as_str()) && message.contains("with the version of SQLite"), "{message}");
+    assert!(message.contains(next.as_str()) && message.contains("bring another instance back"), "{message}");
     assert!(message.contains("3.53 said otherwise"), "the node's own words: {message}");
     world.node(&next).incompatible = false;
     world.run_until("it was started with the leader's version", |w| {

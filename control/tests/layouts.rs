@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use rdb_control::{Action, Lifecycle, decide};
 use rdb_protocol::settings::LogFormat;
+use rdb_protocol::status::{NodeState, Problem};
 use world::World;
 
 /// A cluster that logs row changes, so that its followers' pages are their own.
@@ -152,6 +153,35 @@ fn a_follower_that_lags_behind_the_row_changes_is_waited_for() {
     world.node(&late).starved = false;
     world.run_until("pages alone again", |w| w.settled() && !w.nodes[&leader].settings.rows_for_all);
     assert_eq!(differing(&world), 0);
+}
+
+/// As new instances do whose volumes were made from a snapshot of the time of row changes, long after all others had new copies.
+#[test]
+fn followers_that_refuse_pages_are_reseeded_though_they_do_not_stream() {
+    let mut world = World::steady(|spec| spec.instances = 5);
+    let refusing: Vec<_> = world.followers()[..2].to_vec();
+    let before: Vec<_> = refusing.iter().map(|name| world.nodes[name].incarnation).collect();
+    for name in &refusing {
+        let node = world.node(name);
+        (node.starved, node.other_layout) = (true, true);
+        node.state_override = Some(NodeState::CatchingUp);
+        node.problems = vec![Problem { code: "OTHER_LAYOUT".to_owned(), message: "record 7".to_owned() }];
+    }
+    for left in [1, 0] {
+        world.run_until("the next has begun anew", |w| differing(w) == left);
+        let fresh =
+            refusing.iter().find(|name| !world.nodes[*name].other_layout && world.nodes[*name].starved).unwrap();
+        world.run_ms(10_000);
+        assert_eq!(differing(&world), left, "one at a time");
+        let node = world.node(fresh);
+        node.starved = false;
+        node.problems.clear();
+        let fresh = fresh.to_string();
+        world.run_until("it follows again", |w| w.settled() && w.cohort().contains(&fresh));
+    }
+    world.run_until("pages alone", |w| w.settled() && !w.status().layouts_differ);
+    assert!(refusing.iter().zip(before).all(|(name, before)| world.nodes[name].incarnation != before));
+    assert_eq!((world.cohort().len(), world.status().epoch.0), (5, 1));
 }
 
 #[test]

@@ -7,14 +7,15 @@
 //! | its port refuses connections and no reachable follower has heard it since | failed at once |
 //! | nobody heard it for `detectionTimeout`: neither we nor any follower | failed |
 //! | it answers, but a write has waited for `progressTimeout`, and others could commit without it | failed |
-//! | chosen so long ago, it refuses records of its own log as `INCOMPATIBLE`, and another that has them could lead | failed |
+//! | chosen so long ago, it refuses records of its own log, and another that has them could lead | failed |
 //! | only we do not hear it | well |
 
 use std::time::Duration;
 
-use rdb_protocol::status::{NodeStatus, Role};
+use rdb_protocol::status::{NodeStatus, Problem, Role};
 use rdb_protocol::{Incarnation, Member, NodeName};
 
+use super::layout::OTHER_LAYOUT;
 use super::view::{View, is_fit, list};
 use crate::observed::{Connection, InstanceObservation};
 use crate::status::Reason;
@@ -67,7 +68,7 @@ pub(super) fn leader_health(view: &View, leader: &Member) -> Health {
             let ms = view.cluster.progress_timeout.as_millis();
             failed(Reason::NoProgress, format!("{} answers, but has committed nothing for {ms} ms", leader.name))
         }
-        other => match incompatible(view, leader) {
+        other => match refusal(view, leader) {
             Some(words) if tried_for_long(view) && substitute(view, leader).is_some() => {
                 failed(Reason::NoProgress, format!("{} was chosen and can't open: {words}", leader.name))
             }
@@ -76,14 +77,16 @@ pub(super) fn leader_health(view: &View, leader: &Member) -> Health {
     }
 }
 
-/// What the chosen leader says of records of its log that its software does not apply as they were logged, and so does not open.
-pub(super) fn incompatible<'a>(view: &View<'a>, leader: &Member) -> Option<&'a str> {
+/// What the chosen leader says of records of its log that it does not apply, and so does not open.
+pub(super) fn refusal<'a>(view: &View<'a>, leader: &Member) -> Option<&'a str> {
     let leading = view.leading().filter(|leading| leading.member() == *leader && !leading.opened)?;
-    leading.problems.iter().find(|problem| problem.code == INCOMPATIBLE).map(|problem| problem.message.as_str())
+    leading.problems.iter().find(|problem| is_refusal(problem)).map(|problem| problem.message.as_str())
 }
 
-/// What a node says then.
-const INCOMPATIBLE: &str = "INCOMPATIBLE";
+/// Its software does otherwise what was logged, or its pages are not those that were logged.
+fn is_refusal(problem: &Problem) -> bool {
+    ["INCOMPATIBLE", OTHER_LAYOUT].contains(&problem.code.as_str())
+}
 
 /// It had the time to run what it had refused as a follower. The second and later ones that an election tries are given
 /// `cooldown` too: where all refuse, they take turns no faster than failovers may follow each other.
@@ -107,7 +110,7 @@ pub(super) fn substitute(view: &View, leader: &Member) -> Option<NodeName> {
     let alone = config.is_electable(&others, None);
     let candidates = others.iter().filter(|member| config.counts(member)).filter_map(|member| view.reachable(member));
     let fit = candidates.filter(|status| alone || status.flushed.rank() >= has);
-    let refuses = |status: &NodeStatus| status.problems.iter().any(|problem| problem.code == INCOMPATIBLE);
+    let refuses = |status: &NodeStatus| status.problems.iter().any(is_refusal);
     fit.max_by_key(|s| (s.flushed.rank(), !refuses(s), std::cmp::Reverse(&s.name))).map(|status| status.name.clone())
 }
 

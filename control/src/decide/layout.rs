@@ -10,13 +10,16 @@
 
 use rdb_protocol::NodeName;
 use rdb_protocol::settings::LogFormat;
-use rdb_protocol::status::NodeState;
+use rdb_protocol::status::{NodeState, NodeStatus};
 
 use super::draft::Draft;
 use super::membership::{refuse_reseed, send_reseed};
 use super::view::{View, is_fit};
 use crate::observed::{CallKey, Lifecycle};
 use crate::plan::{AdminCall, CallKind};
+
+/// What a node says that was given pages, such as one whose volume was made from a snapshot of when row changes were logged.
+pub(super) const OTHER_LAYOUT: &str = "OTHER_LAYOUT";
 
 /// Whose pages matter: what is being deleted and is no member any more is given nothing again. Both decisions look at the same
 /// ones, or they would take turns.
@@ -75,8 +78,13 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) {
     else {
         return;
     };
-    // One at a time: all that follow must be able to go on.
-    if followers().any(|(_, instance, status)| !view.is_reachable(instance) || status.state != NodeState::Streaming) {
+    // One at a time: all that follow must be able to go on, but for those that can do so only with a new copy.
+    let goes_on = |status: &NodeStatus| match status.state {
+        NodeState::Streaming => true,
+        NodeState::CatchingUp => status.problems.iter().any(|problem| problem.code == OTHER_LAYOUT),
+        _ => false,
+    };
+    if followers().any(|(_, instance, status)| !view.is_reachable(instance) || !goes_on(status)) {
         return;
     }
     if !view.is_ours(status) || refuse_reseed(view, leading, name).is_some() {

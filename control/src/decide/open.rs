@@ -48,8 +48,8 @@ fn retry(view: &View, draft: &mut Draft, failure: Failure) -> bool {
     let accepted = view.loss_accepted() || view.status().election.as_ref().is_some_and(|e| e.loss_permitted);
     if config.is_electable(&have, leader) || (counted && (accepted || view.loss_allowed(&have))) {
         // One that has all its records too can be told from it by nothing else.
-        let incompatible = leader.filter(|leader| detect::incompatible(view, leader).is_some());
-        elect::start(view, draft, &failure, incompatible.and_then(|leader| detect::substitute(view, leader)));
+        let refusing = leader.filter(|leader| detect::refusal(view, leader).is_some());
+        elect::start(view, draft, &failure, refusing.and_then(|leader| detect::substitute(view, leader)));
         return true;
     }
     draft.block(elect::missing_sentence(view, config, &have, view.status().epoch));
@@ -130,10 +130,10 @@ pub(super) fn waiting_sentence(view: &View) -> String {
     let Some(config) = &view.status().config else { return String::new() };
     if config.standing().any(|standing| view.can_commit(standing)) {
         let leader = view.status().leader.as_ref();
-        return match leader.and_then(|leader| Some((&leader.name, detect::incompatible(view, leader)?))) {
+        return match leader.and_then(|leader| Some((&leader.name, detect::refusal(view, leader)?))) {
             Some((name, words)) => format!(
-                "The new leader, {name}, does not open: {words}. If that lasts, start it, or another instance that has all \
-                 records, with the version of SQLite that logged them"
+                "The new leader, {name}, does not open: {words}. If that lasts, bring another instance back that has all \
+                 records and can apply them: it is elected instead"
             ),
             None => "The new leader is opening".to_owned(),
         };

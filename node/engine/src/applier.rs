@@ -125,9 +125,18 @@ impl Applier {
         match (exact, rows) {
             // The pages here are laid out otherwise than the leader's, or this SQLite is another.
             (
-                Err(ApplyError::Diverged { .. } | ApplyError::PageSize { .. } | ApplyError::Incompatible(_)),
+                Err(
+                    ApplyError::Diverged { .. }
+                    | ApplyError::PageSize { .. }
+                    | ApplyError::Incompatible(_)
+                    | ApplyError::OtherLayout { .. },
+                ),
                 Some(rows),
             ) => self.apply_rows(position, record, rows),
+            // Its rows were shown to be the leader's; run on other pages, statements leave other pages.
+            (Err(ApplyError::Diverged { index, .. }), None) if self.turn.0.layout() == Layout::Other => {
+                Err(ApplyError::OtherLayout { index })
+            }
             (exact, _) => exact,
         }
     }
@@ -175,6 +184,9 @@ impl Applier {
         let change = table.preview(&merged);
         if change.content != last.content {
             let (epoch, index) = (last.position.epoch, last.position.index);
+            if shared.layout() == Layout::Other {
+                return Err(ApplyError::OtherLayout { index });
+            }
             return Err(ApplyError::Diverged { epoch, index, leaders: last.content, ours: change.content });
         }
         if let Err(error) = self.write(&merged, table.pages()) {

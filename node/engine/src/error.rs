@@ -80,6 +80,13 @@ pub enum ApplyError {
     /// This node's software cannot apply such records: nothing is wrong with the data.
     #[error("{0}")]
     Incompatible(String),
+    /// It holds pages alone, and the pages here are this database's own: nothing is wrong with its rows.
+    #[error(
+        "record {index} holds pages, and the pages of this node are its own since it applied row changes: it keeps its data and \
+         needs a new base copy, which the operator orders when its copy can be spared (or rdb local reseed, or the annotation \
+         replicateddb.io/reseed)"
+    )]
+    OtherLayout { index: Index },
     /// No space; try again when there is some.
     #[error("no space to apply records: {0}")]
     Full(String),

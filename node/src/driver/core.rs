@@ -125,6 +125,16 @@ impl Core {
         self.problems.insert(code, Problem { code: code.to_owned(), message });
     }
 
+    /// It refuses nothing that its leader has logged, or not any more.
+    pub(super) fn accepts(&mut self) {
+        self.problems.retain(|code, _| ![super::INCOMPATIBLE, super::OTHER_LAYOUT].contains(code));
+    }
+
+    /// It has records, and shows nothing of them.
+    pub(super) fn is_refusing(&self) -> bool {
+        [super::INCOMPATIBLE, super::OTHER_LAYOUT].iter().any(|code| self.problems.contains_key(code))
+    }
+
     /// What the replication core must find in the control file.
     pub fn persistent(&self) -> Option<Persistent> {
         let state = self.control.state();
@@ -260,7 +270,7 @@ impl Node {
     pub fn applied_in(&self, generation: u64, index: Index) {
         let mut core = self.lock();
         if core.generation == generation {
-            core.problems.remove("INCOMPATIBLE");
+            core.accepts();
             self.view.set_applied(index);
             let effects = self.step(&mut core, Input::Applied { index });
             self.unlock(core);

@@ -258,13 +258,14 @@ impl Node {
         self.worker.wake();
     }
 
-    /// This node's software cannot read or apply what the leader logs. Nothing is wrong with the data: it waits for the next
-    /// version of its software. Each attempt says so again; the newest words count, and new ones alone are news.
-    fn incompatible(&self, generation: u64, error: &dyn fmt::Display) {
+    /// It cannot read or apply what the leader logs, and nothing is wrong with its data: it keeps them and waits, for other software
+    /// or for a base copy. Each attempt says so again; the newest words count, and new ones alone are news.
+    fn refuses(&self, generation: u64, code: &'static str, error: &dyn fmt::Display) {
         let (mut core, message) = (self.lock(), error.to_string());
-        let known = core.problems.get("INCOMPATIBLE").is_some_and(|problem| problem.message == message);
+        let known = core.problems.get(code).is_some_and(|problem| problem.message == message);
         if core.generation == generation && !known {
-            core.problem("INCOMPATIBLE", message);
+            core.accepts();
+            core.problem(code, message);
             drop(core);
             self.view.status_changed();
         }
@@ -278,7 +279,8 @@ impl Node {
                 // The ticker says so, and housekeeping tries again: to wake the worker from here would be to turn in a circle.
                 self.disk.ran_out();
             }
-            ApplyError::Incompatible(_) => self.incompatible(generation, error),
+            ApplyError::Incompatible(_) => self.refuses(generation, INCOMPATIBLE, error),
+            ApplyError::OtherLayout { .. } => self.refuses(generation, OTHER_LAYOUT, error),
             ApplyError::Diverged { .. }
             | ApplyError::PageSize { .. }
             | ApplyError::Malformed { .. }
@@ -303,6 +305,11 @@ impl Node {
         self.seeding.request(generation, reason);
     }
 }
+
+/// Problem: its software does not read or apply what the leader logs.
+pub(crate) const INCOMPATIBLE: &str = "INCOMPATIBLE";
+/// Problem: the leader logs pages, and those here are laid out otherwise.
+pub(crate) const OTHER_LAYOUT: &str = "OTHER_LAYOUT";
 
 /// What a leader with these settings logs.
 pub(crate) fn recording(settings: &NodeSettings) -> Recording {

@@ -186,7 +186,7 @@ pub(super) fn serve(node: &Arc<Node>, mut connection: Connection, member: &Membe
             Err(error) => {
                 tracing::warn!(%member, %error, "unreadable message: closing the connection");
                 if let wire::WireError::Record(RecordError::Version(_) | RecordError::Kind(_)) = error {
-                    node.incompatible(generation, &error);
+                    node.refuses(generation, super::INCOMPATIBLE, &error);
                 }
                 break;
             }

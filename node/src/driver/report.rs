@@ -76,8 +76,7 @@ fn node_state(core: &Core) -> NodeState {
         (DataState::Ready, RoleView::Open) => NodeState::Leading,
         (DataState::Ready, RoleView::WritesStopped) => NodeState::WritesStopped,
         (DataState::Ready, RoleView::Follower) if core.links.is_empty() => NodeState::Searching,
-        // It has the records, and shows nothing of them.
-        (DataState::Ready, RoleView::Follower) if core.problems.contains_key("INCOMPATIBLE") => NodeState::CatchingUp,
+        (DataState::Ready, RoleView::Follower) if core.is_refusing() => NodeState::CatchingUp,
         (DataState::Ready, RoleView::Follower) if running.replica.is_streaming() => NodeState::Streaming,
         (DataState::Ready, RoleView::Follower) => NodeState::CatchingUp,
     }

@@ -287,8 +287,20 @@ impl Worker {
                     self.applied_at = Some(clock::instant());
                     node.applied_in(generation, last);
                 }
-                Err(error) => return node.apply_failed(generation, &error),
+                Err(error) => {
+                    self.tell_applied(generation);
+                    return node.apply_failed(generation, &error);
+                }
             }
+        }
+    }
+
+    /// Records before the one that could not be applied.
+    fn tell_applied(&self, generation: u64) {
+        if let Hands::Applier(applier) = &self.hands
+            && applier.position().index > self.node.view.applied()
+        {
+            self.node.applied_in(generation, applier.position().index);
         }
     }
 

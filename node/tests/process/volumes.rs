@@ -2,11 +2,13 @@
 
 use std::path::Path;
 
-use rdb_protocol::status::{NodeState, Role};
+use rdb_protocol::admin::{Done, Reseed};
+use rdb_protocol::settings::LogFormat;
+use rdb_protocol::status::{NodeState, RecordPlace, Role};
 use rdb_protocol::{Chain, ClusterId, Index, Position};
 
 use crate::support::disk::{copy, end_of_records, newest_segment, overwrite};
-use crate::support::{Cluster, Ledger};
+use crate::support::{Cluster, Ledger, wait_until};
 
 /// Two nodes with some data, a third one whose volume is a copy of the second one's, and the position that was recorded before.
 fn with_copy() -> (Cluster, Ledger, Position) {
@@ -141,6 +143,81 @@ fn a_copy_is_judged_even_when_its_first_start_was_cut_short() {
     let id = cluster.cluster;
     expect(&mut cluster, id, Position { chain: Chain(recorded.chain.0 ^ 1), ..recorded });
     starts_empty_and_is_seeded(cluster, ledger, "does not contain position");
+}
+
+/// Row changes after which the pages of the leader are others than those of whoever applies them: it made its counters grow by turns,
+/// the others write them once.
+fn scatter(cluster: &Cluster, name: &str) {
+    let create = |table| format!("CREATE TABLE {name}_{table}(id INTEGER PRIMARY KEY AUTOINCREMENT)");
+    let insert = |table, id: u32| format!("INSERT INTO {name}_{table} VALUES ({id})");
+    let mut statements = vec![create("a"), create("b")];
+    statements.extend([1, 1000, 1_000_000].iter().flat_map(|id| [insert("a", *id), insert("b", *id)]));
+    cluster.leader().batch(&statements.iter().map(String::as_str).collect::<Vec<_>>()).ok();
+}
+
+/// A snapshot from when row changes were logged has pages of its own: of a follower as of what was the leader.
+#[test]
+fn a_copy_from_when_row_changes_were_logged_waits_for_a_base_copy_when_pages_are() {
+    for source in [0, 1] {
+        let mut cluster = Cluster::prepare(3);
+        for (i, node) in cluster.nodes.iter_mut().enumerate() {
+            node.set_environment("RDB_VOLUME_ID", &format!("volume-{i}"));
+        }
+        cluster.settings.log_format = LogFormat::Logical;
+        cluster.bootstrap(2);
+        let mut ledger = Ledger::create(cluster.leader());
+        ledger.write_all(cluster.leader(), 20, 2000);
+        scatter(&cluster, "before");
+        cluster.wait_applied(1);
+        let recorded = cluster.nodes[source].status().flushed;
+        cluster.nodes[source].kill();
+        copy(&cluster.nodes[source].data, &cluster.nodes[2].data);
+        cluster.nodes[source].start();
+        let id = cluster.cluster;
+        expect(&mut cluster, id, recorded);
+
+        // Back to pages: first with rows beside them, until the only follower has a new copy.
+        cluster.elect(0);
+        scatter(&cluster, "after");
+        cluster.settings.log_format = LogFormat::Page;
+        cluster.settings.rows_for_all = true;
+        cluster.elect(0);
+        ledger.write_all(cluster.leader(), 3, 2000);
+        let last_rows = cluster.leader().status().applied;
+        let incarnation = cluster.nodes[1].status().incarnation;
+        cluster.nodes[1].admin::<Done>("reseed", &Reseed { epoch: cluster.epoch, incarnation }).unwrap();
+        wait_until("it has begun anew", || cluster.nodes[1].status().incarnation != incarnation);
+        cluster.wait_caught_up(1);
+        cluster.reconfigure(&[0, 1], 1);
+        cluster.settings.rows_for_all = false;
+        cluster.elect(0);
+        ledger.write_all(cluster.leader(), 3, 2000);
+
+        cluster.nodes[2].start();
+        let member = cluster.nodes[2].member();
+        assert!(cluster.nodes[2].status().other_layout, "its pages are its own, and it knows");
+        cluster.follow(2);
+        cluster.wait_same_log(2);
+        wait_until("it says what it waits for", || cluster.nodes[2].problems() == ["OTHER_LAYOUT"]);
+        let status = cluster.nodes[2].status();
+        assert_eq!((status.member(), status.state), (member.clone(), NodeState::CatchingUp), "its copy counts");
+        assert!(status.other_layout && status.exact == RecordPlace::default(), "{status:?}");
+        assert_eq!(cluster.nodes[2].query_any("PRAGMA integrity_check").value(), "ok");
+        assert_eq!(cluster.nodes[2].query_any("SELECT count(*) FROM after_a").value(), 3, "it has applied the rows");
+        assert!(status.applied >= last_rows, "and says so");
+
+        // So it does after a restart; then the operator gives it one.
+        cluster.restart(2);
+        wait_until("it still waits", || cluster.nodes[2].problems() == ["OTHER_LAYOUT"]);
+        assert!(cluster.nodes[2].status().other_layout);
+        let call = Reseed { epoch: cluster.epoch, incarnation: member.incarnation };
+        cluster.nodes[2].admin::<Done>("reseed", &call).unwrap();
+        wait_until("it has begun anew", || cluster.nodes[2].status().incarnation != member.incarnation);
+        joins(&mut cluster, &mut ledger);
+        let status = cluster.nodes[2].status();
+        assert!(!status.other_layout && status.problems.is_empty(), "{status:?}");
+        assert!(!cluster.nodes[2].output().contains("DIVERGED"), "nothing was wrong with its rows");
+    }
 }
 
 #[test]

@@ -137,6 +137,7 @@ impl Node {
                 self.committed = 0;
                 self.acknowledged = 0;
                 self.state_override = None;
+                self.heard_ms = None;
                 self.layout = 0;
                 self.other_layout = false;
                 self.exact = RecordPlace::default();
