@@ -189,6 +189,24 @@ fn what_fails_leaves_everything_as_it_was() {
     assert_equal(&leader, &follower);
 }
 
+/// Many rows on fewer pages than are written between two looks at the clock: only making the copy takes time.
+#[test]
+fn time_is_up_while_the_copy_is_made() {
+    let mut leader = Leader::with(|_| {});
+    leader.sql("CREATE TABLE t(b)");
+    leader.sql("WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c WHERE i < 5000) INSERT INTO t SELECT 1 FROM c");
+    assert!(leader.engine.stats().database_pages <= 16, "too many pages for this test");
+    let content = leader.engine.stats().content;
+    leader.writer.limit_vacuum(Some(Instant::now()));
+    assert_eq!(leader.code("VACUUM"), ErrorCode::RequestTooLarge);
+    leader.writer.limit_vacuum(None);
+    let late = Transaction { deadline: Some(Instant::now()), ..tx(&["VACUUM"]) };
+    assert_eq!(leader.run(late).unwrap_err().code(), ErrorCode::Timeout);
+    assert_eq!(leader.engine.scan_checksum().unwrap(), content);
+    assert_tidy(&leader);
+    leader.sql("VACUUM");
+}
+
 /// Making the copy of a small database is over before the clock is looked at.
 #[test]
 fn time_is_up_while_pages_are_written_too() {
