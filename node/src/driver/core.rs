@@ -15,12 +15,14 @@ use rdb_protocol::admin::AdminRefusal;
 use rdb_protocol::status::Problem;
 use rdb_protocol::{Index, Member, Position};
 use rdb_replication::{
-    AdminAnswer, Input, LogView, Output, PeerMessage, Persistent, ProposalRefusal, Replica, Side, Time, Token, wire,
+    AdminAnswer, Input, LogView, Output, PeerMessage, Persistent, ProposalRefusal, Replica, RoleView, Side, Time,
+    Token, wire,
 };
 use tokio::sync::oneshot;
 
 use super::Node;
 use super::archive::Tail;
+use super::disk::Needed;
 use super::outputs::NoRoom;
 use super::verify::Unverified;
 use crate::clock;
@@ -271,6 +273,7 @@ impl Node {
         let mut core = self.lock();
         if core.generation == generation {
             core.accepts();
+            self.disk.set_unfit(Needed::Pages, false);
             self.view.set_applied(index);
             let effects = self.step(&mut core, Input::Applied { index });
             self.unlock(core);
@@ -332,6 +335,9 @@ impl Node {
                 if let Err(NoRoom(index)) = self.carry_out(core, output, &mut effects) {
                     effects.no_room_for.get_or_insert(index);
                     self.disk.ran_out();
+                    // A leader refuses the write and goes on with smaller ones.
+                    let follows = core.running.as_ref().is_some_and(|r| r.replica.role() == RoleView::Follower);
+                    self.disk.set_unfit(Needed::Record, follows);
                     input = Some(Input::AppendRefused);
                     break;
                 }

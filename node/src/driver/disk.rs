@@ -15,16 +15,42 @@ pub const RESUME_ABOVE_BYTES: u64 = 64 << 20;
 pub struct DiskSpace {
     directory: PathBuf,
     full: AtomicBool,
+    /// One for each [`Needed`].
+    unfit: [AtomicBool; 2],
+}
+
+/// What a follower has to write to go on, however large it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Needed {
+    /// The next record, in the log.
+    Record,
+    /// The pages of records that the log has.
+    Pages,
 }
 
 impl DiskSpace {
     pub fn new(directory: &Path) -> DiskSpace {
-        DiskSpace { directory: directory.to_owned(), full: AtomicBool::new(false) }
+        DiskSpace { directory: directory.to_owned(), full: AtomicBool::new(false), unfit: Default::default() }
     }
 
     /// Is there too little space for another group?
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// Should people do something about it? Also when much is left, and yet not enough for what a follower has to write next.
+    pub fn lacks_space(&self) -> bool {
+        self.is_full() || self.unfit.iter().any(|unfit| unfit.load(Ordering::Relaxed))
+    }
+
+    /// Whether what is needed was tried in vain the last time.
+    pub fn set_unfit(&self, needed: Needed, unfit: bool) {
+        let [record, pages] = &self.unfit;
+        let place = match needed {
+            Needed::Record => record,
+            Needed::Pages => pages,
+        };
+        place.store(unfit, Ordering::Relaxed);
     }
 
     /// Somebody ran out of space although the last look found enough.

@@ -65,7 +65,7 @@ use warp::Reply as _;
 use self::boot::{BootError, Paths};
 use self::copied::Expected;
 use self::core::Core;
-use self::disk::DiskSpace;
+use self::disk::{DiskSpace, Needed};
 use self::worker::{Worker, WorkerHandle};
 use crate::args::Args;
 use crate::clock;
@@ -203,6 +203,8 @@ impl Node {
     /// Puts another database in the place of the present one. Its connections must have been released.
     fn set_engine(&self, engine: Option<Engine>) {
         self.seeds.clear();
+        self.disk.set_unfit(Needed::Record, false);
+        self.disk.set_unfit(Needed::Pages, false);
         let mut place = self.engine.write();
         self.readers.lock().clear();
         *place = engine.map(Arc::new);
@@ -245,7 +247,7 @@ impl Node {
 
     fn disk_changed(&self) {
         let mut core = self.lock();
-        if self.disk.is_full() {
+        if self.disk.lacks_space() {
             core.problem(
                 "DISK_FULL",
                 "too little disk space: writes are refused, reads go on; free space or grow the volume",
@@ -278,6 +280,7 @@ impl Node {
                 tracing::warn!(%error, "cannot apply records");
                 // The ticker says so, and housekeeping tries again: to wake the worker from here would be to turn in a circle.
                 self.disk.ran_out();
+                self.disk.set_unfit(Needed::Pages, true);
             }
             ApplyError::Incompatible(_) => self.refuses(generation, INCOMPATIBLE, error),
             ApplyError::OtherLayout { .. } => self.refuses(generation, OTHER_LAYOUT, error),

@@ -9,6 +9,7 @@ use rdb_replication::{Output, RoleView};
 
 use super::Node;
 use super::core::{Core, Effects};
+use super::disk::Needed;
 use crate::http::backend::{Lead, Limits, Place};
 
 impl Node {
@@ -28,7 +29,9 @@ impl Node {
             Output::Append(entry) => {
                 // Whoever leads next goes on from here, though its own clock be slow.
                 self.hybrid_clock.fetch_max(entry.timestamp(), Ordering::AcqRel);
-                return append(core, &entry);
+                append(core, &entry)?;
+                self.disk.set_unfit(Needed::Record, false);
+                return Ok(());
             }
             Output::ArchiveTail { from } => self.keep_tail(core, from),
             Output::Truncate { after } => {

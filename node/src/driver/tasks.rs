@@ -147,7 +147,7 @@ fn look_at_disk(node: &Node) {
     // What is said is compared with what is: the state also changes when an append runs out of space or at the start, and
     // what was said goes with the data when that is replaced.
     let said = node.lock().problems.contains_key("DISK_FULL");
-    if said != node.disk.is_full() {
+    if said != node.disk.lacks_space() {
         node.disk_changed();
     }
 }
