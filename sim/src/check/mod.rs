@@ -184,13 +184,15 @@ impl Checks {
         let epoch = core.epoch();
         let base = log.base().index;
         // A loss after a loss may bring back what the first one gave up.
-        let is_here = |ack: &Acknowledged| log.position(ack.index).is_some_and(|at| at.epoch == ack.epoch);
+        // What its log does not reach is as the history has it, which went over to this leader's by now.
+        let position = |index: Index| if index > base { log.position(index) } else { self.history.position(index) };
+        let is_here = |ack: &Acknowledged| position(ack.index).is_some_and(|at| at.epoch == ack.epoch);
         let (back, lost): (Vec<_>, Vec<_>) = self.lost.drain(..).partition(|(_, ack)| is_here(ack));
         self.lost = lost;
         let mut kept: Vec<Acknowledged> = back.into_iter().map(|(_, ack)| ack).collect();
         let mut missing = None;
         for ack in std::mem::take(&mut self.acknowledged) {
-            if ack.epoch >= epoch || ack.index <= base || is_here(&ack) {
+            if ack.epoch >= epoch || is_here(&ack) {
                 kept.push(ack);
             } else if self.loss_between(ack.epoch, epoch) {
                 self.lost.push((epoch, ack));
