@@ -177,6 +177,7 @@ fn a_follower_whose_disk_fills_up_by_vacuum_applies_it_when_there_is_space() {
         let end = cluster.leader().status().committed;
         if has_record {
             wait_until("it has the record", || follower.status().flushed.index >= end);
+            wait_until("it has tried to apply it", || follower.output().contains("no space to apply records"));
         }
         wait_until("it says so", || follower.is_full());
         assert!(has_record || disk.free() > ENOUGH - 16 * MIB, "no more was taken than the log's next segment");
