@@ -86,8 +86,11 @@ pub struct InstanceObservation {
     /// The answer to the latest `fence` call that was answered, of whatever epoch.
     pub fence_answer: Option<FenceAnswer>,
     /// Why the running process is not what the spec asks for now: another image, other resources, a restart that was asked
-    /// for. `None` = it is up to date, or nothing can be told.
+    /// for. It is told of a process that is ending too. `None` = it is up to date, or nothing can be told.
     pub outdated: Option<String>,
+    /// Its process was told to end, by whomever: it serves for a moment still, and another one takes its place. Its copy is
+    /// one that will be missing.
+    pub ending: bool,
     /// The machine that it runs on is being emptied, or it is being evicted: it will end soon.
     pub draining: bool,
     /// Surely no process of it runs, and none will without a change: what the kubelet or the scheduler says about it, such
@@ -198,6 +201,7 @@ impl InstanceObservation {
             exited_boots: ExitedBoots::default(),
             fence_answer: None,
             outdated: None,
+            ending: false,
             draining: false,
             stuck: None,
         }

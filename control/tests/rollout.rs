@@ -36,8 +36,8 @@ fn run_one_at_a_time(world: &mut World) {
             return;
         }
         world.step();
-        let down = world.nodes.values().filter(|node| !node.alive).count();
-        assert!(down <= 1, "{down} are down: {:#?}", world.events);
+        let down = world.nodes.values().filter(|node| !node.alive || node.ends_at_ms.is_some()).count();
+        assert!(down <= 1, "{down} are down or ending: {:#?}", world.events);
     }
     panic!("no end: {:#?}\n{:#?}", world.status(), world.events);
 }
@@ -90,6 +90,32 @@ fn the_next_follower_waits_until_the_one_before_streams_again() {
     assert_eq!(world.status().condition("Reconciling").unwrap().reason, "RollingUpdate");
     world.node(&first).starved = false;
     run_one_at_a_time(&mut world);
+}
+
+/// Somebody deletes a follower's pod, and an update begins while its process still serves.
+#[test]
+fn an_instance_that_is_ending_counts_as_one_that_is_down() {
+    for mode in [Mode::Async, Mode::SemiSync, Mode::Sync] {
+        let mut world = World::steady(|spec| spec.replication.mode = mode);
+        let followers = world.followers();
+        world.end(&followers[1]);
+        let leader = world.leader();
+        world.node(&followers[0]).outdated = Some("image".to_owned());
+        world.node(&leader).outdated = Some("image".to_owned());
+        run_one_at_a_time(&mut world);
+        assert_eq!(order(&world), [followers[0].clone(), leader]);
+    }
+}
+
+/// A driver may have nothing to say of the old process once it was told to end.
+#[test]
+fn an_instance_is_renewed_when_its_next_process_has_caught_up() {
+    let mut world = World::steady(|_| {});
+    world.ending_is_up_to_date = true;
+    let (old, followers) = (world.leader(), world.followers());
+    outdate_all(&mut world, "image");
+    run_one_at_a_time(&mut world);
+    assert_eq!(order(&world), [followers[0].clone(), followers[1].clone(), old]);
 }
 
 #[test]

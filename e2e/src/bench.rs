@@ -89,11 +89,11 @@ async fn measure(case: &Case, chosen: &[Fault], runs: usize, outage: Duration) -
         for turn in 1..=runs {
             let report =
                 strike(case, &database, &load, *fault).await.with_context(|| format!("{} {turn}", fault.name()))?;
-            println!("{} {turn}/{runs}: {} ms", fault.name(), report.longest_gap_ms);
+            println!("{} {turn}/{runs}: {}", fault.name(), report.outage);
             if *fault == Fault::Switchover && report.failed_attempts > 0 {
                 bail!("{} requests failed during a switchover: {report:?}", report.failed_attempts);
             }
-            outages.push(report.longest_gap_ms);
+            outages.push(report.outage.ms());
         }
         load.verify().await?;
         lines.push(line(fault.name(), outages));
@@ -172,6 +172,6 @@ async fn without_api_server(
         "control-plane-outage: seconds={} writes={} failed=0 longest_gap_ms={} lost=0",
         outage.as_secs(),
         report.acknowledged,
-        report.longest_gap_ms
+        report.outage.ms()
     ))
 }

@@ -79,7 +79,7 @@ async fn tell(database: &Database, report: &Report, since: u64) -> anyhow::Resul
         .status_shows("the failover is written down", Duration::from_secs(20), |status| status["phase"] == "Steady")
         .await?;
     let receipt = &status["lastFailover"];
-    let outage = report.longest_gap_ms;
+    let outage = report.outage;
     let back = report.gaps.iter().max_by_key(|gap| gap.ms()).map_or(0, |gap| gap.to_ms.saturating_sub(since));
     println!("  detected: after {} ms ({})", receipt["detectedMs"], receipt["reason"].as_str().unwrap_or("?"));
     println!(
@@ -88,6 +88,6 @@ async fn tell(database: &Database, report: &Report, since: u64) -> anyhow::Resul
         receipt["epoch"],
         receipt["openedMs"]
     );
-    println!("  first successful write: {back} ms after the fault; {outage} ms without one");
-    Ok(outage)
+    println!("  first successful write: {back} ms after the fault; {outage} without one");
+    Ok(outage.ms())
 }

@@ -12,6 +12,9 @@ use crate::scenarios::{ALL, Scenario, Tier};
 /// For the operator to run before a test begins.
 const OPERATOR_LIMIT: std::time::Duration = std::time::Duration::from_secs(90);
 
+/// Events that a failed test shows; all of them are in its folder.
+const SHOWN_EVENTS: usize = 20;
+
 /// Which tests to run, and how.
 #[derive(Clone, Debug)]
 pub struct Selection {
@@ -81,6 +84,9 @@ async fn one(kube: &Kube, scenario: &Scenario, keep: bool) -> anyhow::Result<()>
     let Err(error) = result else {
         return case.remove_namespace().await.context("cleaning up");
     };
+    for line in case.latest_events(SHOWN_EVENTS).await.unwrap_or_default() {
+        println!("    {line}");
+    }
     let folder = case.dump(scenario.name).await;
     if !keep {
         faults::heal_all(kube).await?;

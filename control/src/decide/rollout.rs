@@ -124,11 +124,12 @@ fn unwell_others<'a>(view: &View<'a>, leading: &NodeStatus, name: &NodeName) -> 
     others.filter(|(_, instance)| !is_well(view, instance)).map(|(name, _)| name).collect()
 }
 
-/// Caught up and streaming.
+/// Caught up and streaming, and not about to stop: a process that was told to end serves on for seconds.
 fn is_well(view: &View, instance: &InstanceObservation) -> bool {
-    instance.status().is_some_and(|status| {
+    let well = |status: &NodeStatus| {
         view.is_reachable(instance) && status.state == NodeState::Streaming && view.is_caught_up(&status.member())
-    })
+    };
+    !instance.ending && instance.status().is_some_and(well)
 }
 
 /// Only the leader is left.
@@ -164,7 +165,7 @@ fn renew(view: &View, draft: &mut Draft, leading: &NodeStatus, rollout: &Rollout
         // It was made the leader meanwhile: it has to be switched over first.
         Some(_) if leads && kept(view).count() > 1 => draft.decide(|status| status.rollout = None),
         Some(_) => end(view, draft, leading, rollout, instance),
-        None if leads || is_well(view, instance) => {
+        None if (leads && !instance.ending) || is_well(view, instance) => {
             draft.event("InstanceRenewed", format!("{name} is up to date and has caught up"), "");
             draft.decide(|status| status.rollout = None);
         }
@@ -208,18 +209,20 @@ enum Spare {
 fn spare(view: &View, leading: &NodeStatus, name: &NodeName) -> Spare {
     let Some(pair) = &view.status().config else { return Spare::AfterConfigChange };
     let answering = view.answering();
+    let ending = |member: &Member| view.instance(&member.name).is_some_and(|instance| instance.ending);
     let mut others = answering.clone();
-    others.retain(|member| member.name != *name);
+    others.retain(|member| member.name != *name && !ending(member));
     // It is down already, or nobody needs it.
-    if others.len() == answering.len() || pair.standing().all(|config| config.is_durable(&others)) {
+    let is_down = !answering.iter().any(|member| member.name == *name);
+    if is_down || pair.standing().all(|config| config.is_durable(&others)) {
         return Spare::Yes;
     }
     let keeps = |target: super::target::Target| target.cohort.iter().any(|member| member.name == *name);
     if target(view, leading).is_some_and(|target| !keeps(target)) {
         return Spare::AfterConfigChange;
     }
-    let missing: Vec<&NodeName> =
-        pair.current.cohort.iter().filter(|member| !answering.contains(member)).map(|member| &member.name).collect();
+    let missing = pair.current.cohort.iter().filter(|member| member.name != *name && !others.contains(member));
+    let missing: Vec<&NodeName> = missing.map(|member| &member.name).collect();
     if missing.is_empty() { Spare::Yes } else { Spare::No(list(missing)) }
 }
 

@@ -21,6 +21,9 @@ use node::Node;
 
 pub const STEP_MS: u64 = 50;
 
+/// Between the order to end an instance and the end of its process, which serves its clients until then.
+pub const END_MS: u64 = 500;
+
 /// Between the order to renew an instance and its next process.
 pub const RECREATE_MS: u64 = 2000;
 
@@ -38,6 +41,8 @@ pub struct World {
     pub checker: Checker,
     pub calls_sent: u64,
     pub swaps: u64,
+    /// The driver does not call an instance outdated any more when its process was told to end.
+    pub ending_is_up_to_date: bool,
     /// Every order to renew an instance.
     pub recreations: Vec<NodeName>,
     in_flight: Vec<(CallInFlight, AdminCall)>,
@@ -73,6 +78,7 @@ impl World {
             checker: Checker::default(),
             calls_sent: 0,
             swaps: 0,
+            ending_is_up_to_date: false,
             recreations: Vec::new(),
             in_flight: Vec::new(),
             next_id: 1,
@@ -141,6 +147,16 @@ impl World {
         }
     }
 
+    /// Its process is told to end, by whomever; another one takes its place.
+    pub fn end(&mut self, name: &NodeName) {
+        let now = self.now_ms;
+        let node = self.node(name);
+        if node.recreated_at_ms.is_none() {
+            node.ends_at_ms = Some(now + END_MS);
+            node.recreated_at_ms = Some(now + RECREATE_MS);
+        }
+    }
+
     pub fn revive(&mut self, name: &NodeName) {
         let (id, now) = (self.fresh_id(), self.now_ms);
         let node = self.node(name);
@@ -192,6 +208,11 @@ impl World {
 
     fn restart_dead(&mut self) {
         let now = self.now_ms;
+        let ended = self.nodes.values().filter(|node| node.ends_at_ms.is_some_and(|at| at <= now));
+        for name in ended.map(|node| node.name.clone()).collect::<Vec<_>>() {
+            self.node(&name).ends_at_ms = None;
+            self.kill(&name);
+        }
         let renewed = self.nodes.values().filter(|node| node.recreated_at_ms.is_some_and(|at| at <= now));
         for name in renewed.map(|node| node.name.clone()).collect::<Vec<_>>() {
             self.node(&name).recreated_at_ms = None;
@@ -215,8 +236,9 @@ impl World {
                 ..InstanceObservation::unknown(now)
             });
             instance.lifecycle = if node.stopped { Lifecycle::Stopped } else { Lifecycle::Running };
-            instance.outdated = node.outdated.clone();
-            instance.draining = node.draining;
+            instance.ending = node.ends_at_ms.is_some();
+            instance.outdated = node.outdated.clone().filter(|_| !(instance.ending && self.ending_is_up_to_date));
+            instance.draining = node.draining || instance.ending;
             instance.stuck = node.stuck.clone();
             let silent = node.frozen || node.hidden;
             instance.connection = match (node.alive, silent, instance.connection) {
@@ -281,11 +303,7 @@ impl World {
             }
             Action::RecreateInstance { name, .. } => {
                 self.recreations.push(name.clone());
-                let at = self.now_ms + RECREATE_MS;
-                if self.nodes[&name].recreated_at_ms.is_none() {
-                    self.kill(&name);
-                    self.node(&name).recreated_at_ms = Some(at);
-                }
+                self.end(&name);
             }
             Action::DeleteInstance { name, .. } => {
                 self.nodes.remove(&name);

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use rdb_bench::clock::{pause, until};
 use rdb_e2e::clock::wall_ms;
-use rdb_e2e::load::{Journal, Pace, Shared, control, writer};
+use rdb_e2e::load::{Journal, Pace, Shared, control, standstill, writer};
 
 /// How long the target's name may take to exist, and its token file to appear.
 const START_LIMIT: Duration = Duration::from_secs(120);
@@ -52,6 +52,7 @@ async fn main() -> anyhow::Result<()> {
     let run = format!("load-{:x}", wall_ms());
     println!("{run}: writing to {target}");
     let shared = Arc::new(Shared::new(run, target, token, Journal::new(file), pace));
+    tokio::spawn(standstill::watch(shared.clone()));
     let writer = tokio::spawn(writer::run(shared.clone()));
     tokio::select! {
         () = control::serve(shared, args.listen) => {}

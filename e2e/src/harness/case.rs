@@ -65,6 +65,25 @@ impl Case {
         Ok(events.iter().map(text).collect())
     }
 
+    /// The latest events of databases and their instances, oldest first, each with its time.
+    pub async fn latest_events(&self, count: usize) -> anyhow::Result<Vec<String>> {
+        let events = self.kube.list("Event", &self.namespace, "").await?;
+        let mut lines = Vec::new();
+        for event in &events {
+            let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+            let about = &event["involvedObject"];
+            if about["kind"] == "ReplicatedDB" || about["kind"] == "Pod" {
+                // Events of the operator have a precise time, those of a kubelet only the second.
+                let at = [&event["eventTime"], &event["lastTimestamp"]].map(text);
+                let at = at.into_iter().find(|at| !at.is_empty()).unwrap_or_default();
+                let (name, reason, message) = (text(&about["name"]), text(&event["reason"]), text(&event["message"]));
+                lines.push(format!("{at} {name} {reason}: {message}"));
+            }
+        }
+        lines.sort();
+        Ok(lines.split_off(lines.len().saturating_sub(count)))
+    }
+
     /// Writes everything that helps to understand a failure into a folder of its own; gives its path.
     pub async fn dump(&self, name: &str) -> PathBuf {
         let folder = Path::new("target/e2e").join(name);

@@ -190,6 +190,8 @@ fn unhealthy(resource: &Value) -> Option<String> {
         Some(format!("ready {} of {wanted}: {}", text("readyInstances"), text("message")))
     } else if !status["config"]["next"].is_null() || (whole_cohort && cohort != wanted) {
         Some(format!("config {}", text("config")))
+    } else if !status["rollout"].is_null() {
+        Some(format!("rolling update {}", text("rollout")))
     } else if let Some(instance) = restless {
         Some(format!("instance {instance}"))
     } else if condition(status, "Ready")["status"] != "True" {

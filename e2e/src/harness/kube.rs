@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
+use futures_util::{Stream, StreamExt as _};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
@@ -30,6 +33,15 @@ const KINDS: &[(&str, &str, &str, &str, bool)] = &[
     ("VolumeSnapshot", "snapshot.storage.k8s.io", "v1", "volumesnapshots", true),
     ("ReplicatedDB", "replicateddb.io", "v1alpha1", "replicateddbs", true),
 ];
+
+/// What a watch told of an object.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub object: Value,
+    pub deleted: bool,
+    /// Where a later watch goes on.
+    pub version: String,
+}
 
 /// A connection to the API server.
 #[derive(Clone)]
@@ -116,13 +128,46 @@ impl Kube {
 
     /// Objects with these labels (`a=b,c=d`; empty = all), in order of their names.
     pub async fn list(&self, kind: &str, namespace: &str, labels: &str) -> anyhow::Result<Vec<Value>> {
+        Ok(self.list_at(kind, namespace, labels).await?.0)
+    }
+
+    /// The same, and the version from which a watch goes on.
+    pub async fn list_at(&self, kind: &str, namespace: &str, labels: &str) -> anyhow::Result<(Vec<Value>, String)> {
         let list = self.api(kind, namespace)?.list(&ListParams::default().labels(labels)).await?;
+        let version = list.metadata.resource_version.clone().unwrap_or_default();
         let mut objects = Vec::new();
         for object in list.items {
             objects.push(serde_json::to_value(object)?);
         }
         objects.sort_by_key(|object| object["metadata"]["name"].as_str().unwrap_or_default().to_owned());
-        Ok(objects)
+        Ok((objects, version))
+    }
+
+    /// Changes of objects with these labels after `version`, one by one, as the API server made them.
+    pub async fn watch(
+        &self,
+        kind: &str,
+        namespace: &str,
+        labels: &str,
+        version: &str,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Change>> + use<>> {
+        let parameters = WatchParams::default().labels(labels).disable_bookmarks();
+        let events = self.api(kind, namespace)?.watch(&parameters, version).await?;
+        Ok(events.map(|event| {
+            let (object, deleted) = match event? {
+                WatchEvent::Added(object) | WatchEvent::Modified(object) => (object, false),
+                WatchEvent::Deleted(object) => (object, true),
+                WatchEvent::Bookmark(_) => bail!("a bookmark that nobody asked for"),
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
+            };
+            let version = object.metadata.resource_version.clone().unwrap_or_default();
+            Ok(Change { object: serde_json::to_value(object)?, deleted, version })
+        }))
+    }
+
+    /// A watch that ended so may be taken up where it was: it was quiet for too long, or its connection broke.
+    pub fn goes_on(error: &anyhow::Error) -> bool {
+        !matches!(error.downcast_ref::<kube::Error>(), None | Some(kube::Error::Api(_)))
     }
 
     /// Deletes; nothing to delete is fine. `grace` in seconds, `None` = as the object says.

@@ -2,6 +2,7 @@
 //!
 //! - [`writer`]: sends each write until it is acknowledged.
 //! - [`journal`]: what was acknowledged and when, what failed meanwhile; also as JSON lines in a file.
+//! - [`standstill`]: when the load itself did not run, which is no outage of the database.
 //! - [`verify`]: reads the table back and compares.
 //! - [`control`]: the HTTP interface by which a test asks for reports, changes the pace and sends requests of its own.
 //!
@@ -12,6 +13,7 @@
 
 pub mod control;
 pub mod journal;
+pub mod standstill;
 pub mod verify;
 pub mod writer;
 
@@ -19,7 +21,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-pub use journal::{Gap, Journal, Report};
+pub use journal::{Gap, Journal, Outage, Report};
 pub use verify::Verdict;
 
 /// A pace or patience of zero would spin.

@@ -16,7 +16,7 @@ use crate::harness::{Case, eventually};
 const DRAIN_LIMIT: Duration = Duration::from_secs(60);
 
 /// The longest time without a write that a planned move of the leader may cost.
-const PLANNED: Duration = Duration::from_secs(1);
+pub const PLANNED: Duration = Duration::from_secs(1);
 
 /// Draining the leader's node moves the leader first; a client that lets the nodes hold its requests sees no error.
 pub async fn node_drained(case: Case) -> anyhow::Result<()> {

@@ -5,17 +5,16 @@ use std::time::Duration;
 use anyhow::ensure;
 use serde_json::{Value, json};
 
-use super::changes::generations;
+use super::changes::RENEWAL_LIMIT;
 use super::failover::mended;
 use super::{before, database_with_load};
 use crate::faults;
 use crate::harness::client::PATIENT_ATTEMPT;
-use crate::harness::{Case, Database, LoadPod, eventually};
+use crate::harness::{Case, Database, LoadPod, Renewals, eventually};
 use crate::load::control::Call;
 
 /// A pod ends or starts; images are there.
 const POD_LIMIT: Duration = Duration::from_secs(60);
-const RESTART_LIMIT: Duration = Duration::from_secs(180);
 
 /// Keeps one instance stopped, re-seeds another, restarts all of them: no request of a client fails.
 pub async fn annotations_are_carried_out(case: Case) -> anyhow::Result<()> {
@@ -49,13 +48,10 @@ pub async fn annotations_are_carried_out(case: Case) -> anyhow::Result<()> {
     let left = database.resource().await?["metadata"]["annotations"]["replicateddb.io/reseed"].clone();
     ensure!(left.is_null(), "the annotation is still there: {left}");
 
-    let old = generations(&database).await?;
+    let leader = database.leader().await?;
+    let renewals = Renewals::begin(&database).await?;
     database.annotate("replicateddb.io/restart", "once").await?;
-    eventually("all pods are new", RESTART_LIMIT, async || {
-        let new = generations(&database).await?;
-        Ok(new.len() == old.len() && old.iter().all(|pod| new.iter().all(|other| other.1 != pod.1)))
-    })
-    .await?;
+    renewals.one_at_a_time(&leader, RENEWAL_LIMIT).await?;
     database.healthy().await?;
     let report = load.report(since).await?;
     ensure!(report.failed_attempts == 0, "requests failed: {report:?}");

@@ -182,8 +182,9 @@ impl Worker {
         let node = machine.as_deref().and_then(|machine| self.context.machines.get(machine));
         let cordoned = node.as_ref().is_some_and(|node| evidence::is_cordoned(node));
         let ending = pod.is_some_and(|pod| evidence::is_being_deleted(pod));
+        // A pod that is ending is as outdated as before: its process is not the next one.
         let outdated = match (&self.parsed, pod) {
-            (Ok(parsed), Some(pod)) if !ending => {
+            (Ok(parsed), Some(pod)) => {
                 build::outdated(&Owner { resource: &parsed.resource, images: &self.context.images }, pod)
             }
             _ => None,
@@ -196,6 +197,7 @@ impl Worker {
         observed.lifecycle = lifecycle(claim);
         observed.address = address;
         observed.zone = node.as_ref().and_then(|node| evidence::zone(node)).map(str::to_owned);
+        observed.ending = ending;
         observed.draining = cordoned || ending;
         observed.outdated = outdated;
         // What is wrong with its Secret says more than how its processes end of it.

@@ -64,6 +64,7 @@ impl World {
             };
             let old = pod.filter(|pod| pod.image != resource.image);
             instance.outdated = old.map(|pod| format!("image {} instead of {}", pod.image, resource.image));
+            instance.ending = pod.is_some_and(|pod| pod.deleting);
             instance.draining = objects.draining.contains(node);
             let ended = pod.into_iter().flat_map(|pod| &pod.terminated);
             ended.for_each(|boot| instance.exited_boots.insert(Incarnation(*boot)));

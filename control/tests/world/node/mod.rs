@@ -45,6 +45,8 @@ pub struct Node {
     pub outdated: Option<String>,
     pub draining: bool,
     pub stuck: Option<String>,
+    /// Told to end, and serving until then.
+    pub ends_at_ms: Option<u64>,
     pub recreated_at_ms: Option<u64>,
     pub state_override: Option<NodeState>,
     pub problems: Vec<Problem>,
@@ -107,6 +109,7 @@ impl Node {
             outdated: None,
             draining: false,
             stuck: None,
+            ends_at_ms: None,
             recreated_at_ms: None,
             state_override: None,
             problems: Vec::new(),
@@ -162,6 +165,7 @@ impl Node {
 
     pub fn die(&mut self, now: u64) {
         self.alive = false;
+        self.ends_at_ms = None;
         self.frozen = false;
         self.died_ms = now;
     }

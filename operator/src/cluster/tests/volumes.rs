@@ -83,6 +83,27 @@ async fn a_processs_end_is_learnt_from_the_pods_last_report() {
     assert!(world.worker.instances[&node("orders-1")].observed.exited_boots.contains(&boot));
 }
 
+/// Its process serves on for seconds, and must not pass for the next one.
+#[tokio::test]
+async fn a_pod_that_is_ending_is_as_outdated_as_before() {
+    let mut world = World::new(json!({})).await;
+    world.worker.turn().await;
+    let path = format!("{PODS}/orders-2");
+    let mut pod = world.api.object(&path);
+    pod["metadata"]["annotations"]["replicateddb.io/template"] = json!("image=another");
+    let seen = |world: &mut World, pod: &Value| {
+        let pod: Pod = serde_json::from_value(world.api.store(&path, pod.clone())).unwrap();
+        let key = world.worker.key.clone();
+        world.worker.context.caches.pods.put(&key, Arc::new(pod));
+        world.worker.observe_objects();
+        let observed = &world.worker.instances[&node("orders-2")].observed;
+        (observed.outdated.is_some(), observed.ending)
+    };
+    assert_eq!(seen(&mut world, &pod), (true, false));
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-01T00:00:00Z");
+    assert_eq!(seen(&mut world, &pod), (true, true));
+}
+
 #[tokio::test]
 async fn a_deleted_pod_is_made_again_on_its_volume() {
     let mut world = World::new(json!({})).await;
