@@ -77,6 +77,24 @@ fn one_that_refuses_as_a_follower_is_taken_only_after_one_that_does_not() {
     assert_eq!(world.status().epoch.0, 3);
 }
 
+/// Two refuse, the old leader is back, and of the others that are enough one of the two comes first by its name.
+#[test]
+fn of_five_instances_one_that_refuses_nothing_is_next() {
+    let mut world = statements(5);
+    let last = world.followers().pop().unwrap();
+    world.observed.requests.switchover = Some(last.clone());
+    world.run_until("it leads", |w| w.settled() && w.leader() == last && w.status().ready_instances == 5);
+    let (old, next, epoch) = (world.leader(), successor(&mut world), world.status().epoch.0);
+    let second = world.followers().into_iter().find(|name| *name != next).unwrap();
+    world.node(&next).incompatible = true;
+    world.node(&second).incompatible = true;
+    world.kill(&old);
+    world.run_until("it is chosen", |w| w.status().phase == Phase::Promoting && w.leader() == next);
+    world.revive(&old);
+    world.run_until("another one leads", |w| w.settled() && w.leader() != next);
+    assert_eq!(world.status().epoch.0, epoch + 2, "{}", world.leader());
+}
+
 #[test]
 fn the_switch_to_another_version_ends_at_a_leader_that_can_go_on() {
     let mut world = statements(3);

@@ -219,19 +219,18 @@ impl<'a> Recruited<'a> {
         if !config.is_electable(&self.members(), leader) {
             return None;
         }
-        if let Some(others) = self.without(election.avoided.as_ref(), config) {
-            return others.greatest(view);
-        }
+        let others = self.without(election.avoided.as_ref(), config);
+        let among = others.as_ref().unwrap_or(self);
         // R may be any electable set. The switchover's target wins if it is the greatest of one.
-        let preferred = self.all.iter().find(|r| Some(&r.member.name) == election.preferred.as_ref());
+        let preferred = among.all.iter().find(|r| Some(&r.member.name) == election.preferred.as_ref());
         if let Some(preferred) = preferred {
-            let up_to = self.all.iter().filter(|r| r.position.rank() <= preferred.position.rank());
+            let up_to = among.all.iter().filter(|r| r.position.rank() <= preferred.position.rank());
             let members = up_to.map(|recruit| recruit.member.clone()).collect();
             if config.is_electable(&members, leader) {
                 return Some(preferred);
             }
         }
-        self.greatest(view)
+        among.greatest(view)
     }
 
     /// Those recruits but this one, if they are enough by themselves.
