@@ -222,8 +222,9 @@ struct Connection<B> {
     begun: AtomicU64,
     /// A request is being worked on, or its long answer is on its way.
     busy: AtomicBool,
-    /// The next answer says that it is the last.
-    closing: AtomicBool,
+    orders: watch::Receiver<Order>,
+    /// What was ordered before the connection began.
+    done: Order,
 }
 
 impl<B: Backend> Connection<B> {
@@ -236,7 +237,9 @@ impl<B: Backend> Connection<B> {
         } else if response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        if self.closing.load(Ordering::Relaxed) && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // An order counts from the moment at which it was given, also where the connection has not come to it yet.
+        let is_last = self.orders.borrow().linger(self.done).is_some();
+        if is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
@@ -264,8 +267,8 @@ async fn serve<B: Backend>(
     }
     let elsewhere = !remote.ip().to_canonical().is_loopback();
     let warp = TowerToHyperService::new(warp::service(routes::routes(app.clone())));
-    let (begun, busy, closing) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
-    let shared = Arc::new(Connection { app, peer, elsewhere, begun, busy, closing });
+    let (begun, busy) = (AtomicU64::new(0), AtomicBool::new(false));
+    let shared = Arc::new(Connection { app, peer, elsewhere, begun, busy, orders: orders.clone(), done });
     let state = shared.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let begun = Instant::now();
@@ -336,7 +339,6 @@ async fn obey<B: Backend, F: Future<Output = hyper::Result<()>>>(
                     return;
                 }
                 if let Some(linger) = order.linger(done) {
-                    state.closing.store(true, Ordering::Relaxed);
                     patience = Some(Instant::now() + linger);
                 }
                 done = order;
