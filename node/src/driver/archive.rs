@@ -61,9 +61,10 @@ impl Node {
         };
         tracing::warn!(%from, %to, records = entries.len(), archive, "divergent tail archived");
         let state = core.control.state();
-        // As the leader that wrote it, this node may have acknowledged all of it: the hint on disk lags behind.
-        let wrote_it = state.led == to.epoch;
-        let acknowledged = if wrote_it { to.index } else { state.acknowledged.min(to.index) };
+        // As the leader that wrote them, this node may have acknowledged all records of its epoch, the last one or not: the
+        // hint on disk lags behind.
+        let wrote = running.log.epochs().into_iter().find(|end| end.epoch == state.led);
+        let acknowledged = state.acknowledged.min(to.index).max(wrote.map_or(Index::ZERO, |end| end.index));
         let incarnation = state.incarnation;
         let report = DivergenceReport { archive, incarnation, acknowledged, from, to, complete: false };
         if let Err(error) = core.control.update(|state| state.divergences.push(report.clone())) {

@@ -66,6 +66,7 @@ impl World {
             self.hit("step: started from a volume snapshot");
         } else if control.cluster.is_some() {
             control.data = Data::Seeding;
+            control.core.committed = Index::ZERO;
             self.hit("step: volume snapshot refused");
         }
     }

@@ -289,11 +289,12 @@ fn divergence(
     applied: Index,
 ) -> DivergenceReport {
     let to = log.last();
-    // As the leader that wrote it, this node may have acknowledged all of it: the hint on disk lags behind.
+    // As the leader that wrote them, this node may have acknowledged all records of its epoch, the last one or not: the hint
+    // on disk lags behind.
     #[allow(unused_mut, reason = "changed by a planted bug")]
-    let mut wrote_it = control.core.led == to.epoch;
-    rdb_protocol::if_planted!(ReceiptMissesRecords => { wrote_it = false; });
-    let acknowledged = if wrote_it { to.index } else { control.core.acknowledged.min(to.index) };
+    let mut wrote = log.epochs().into_iter().find(|end| end.epoch == control.core.led);
+    rdb_protocol::if_planted!(ReceiptMissesRecords => { wrote = None; });
+    let acknowledged = control.core.acknowledged.min(to.index).max(wrote.map_or(Index::ZERO, |end| end.index));
     DivergenceReport {
         archive: format!("{}-{}", to.epoch, to.index),
         incarnation: control.core.member.incarnation,
