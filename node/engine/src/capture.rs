@@ -17,7 +17,7 @@ use rdb_record::PageGroup;
 pub(crate) const FRAME_HEADER: usize = 24;
 
 /// Bytes of the header of the file, which is rewritten when the file is used anew.
-const FILE_HEADER: usize = 32;
+pub(crate) const FILE_HEADER: usize = 32;
 
 /// What a write meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,10 +10,15 @@
 //! tens of milliseconds at once, and the log's flushes, for which clients do wait, behind it. So the thread has the system begin
 //! to write `-wal` back, a little at a time, as it grows.
 //!
+//! At the same steps it enlarges `-wal`, so that groups write into a file that is long enough already. A file system
+//! without a journal writes a changed inode in the next flush of any file that has its inode in the same block, and the
+//! log is such a file.
+//!
 //! Everything in `-wal` is committed (a group is logged before it becomes visible), so a checkpoint can never bring
 //! something into the file that the log does not hold.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,7 +27,8 @@ use std::thread::JoinHandle;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
-use crate::connection::{self, Plain, sqlite};
+use crate::capture::{FILE_HEADER, FRAME_HEADER};
+use crate::connection::{self, Plain, WAL_SIZE_LIMIT, sqlite};
 use crate::engine::Shared;
 use crate::error::EngineError;
 
@@ -37,6 +43,9 @@ const FREE_PASSES: u32 = 3;
 /// Write-back is begun whenever `-wal` has grown by so much: some two milliseconds of an ordinary disk.
 const WRITE_BACK_BYTES: u64 = 1 << 20;
 
+/// `-wal` is at least so much longer than what it holds: when the thread comes late by one step, there is still space.
+const AHEAD_BYTES: u64 = 2 * WRITE_BACK_BYTES;
+
 /// `-wal` has space in its index for so many times the frames at which it is copied: readers may keep it from being reused for a
 /// while.
 const INDEXED_BOUNDS: u64 = 4;
@@ -48,6 +57,8 @@ const CACHE: u64 = 256 << 10;
 pub(crate) struct WalGauge {
     frames: AtomicU64,
     checkpoints: AtomicU64,
+    /// `-wal` is at least so long, in bytes. It is never cut below [`WAL_SIZE_LIMIT`], so no more than that is noted.
+    length: AtomicU64,
     /// Frames at which the thread wakes up.
     bound: u64,
     /// Frames after which write-back is begun.
@@ -77,6 +88,7 @@ impl WalGauge {
         WalGauge {
             frames: AtomicU64::new(0),
             checkpoints: AtomicU64::new(0),
+            length: AtomicU64::new(0),
             bound: frames(bytes),
             step: frames(WRITE_BACK_BYTES),
             wanted: Mutex::default(),
@@ -89,6 +101,12 @@ impl WalGauge {
 
     pub(crate) fn frames(&self) -> u64 {
         self.frames.load(Ordering::Relaxed)
+    }
+
+    /// Whether `-wal` surely reaches to `end`, without asking the file system: where times have a fine grain, asking for a
+    /// file's makes the next write change its inode.
+    pub(crate) fn has_space(&self, end: i64) -> bool {
+        u64::try_from(end).is_ok_and(|end| end <= self.length.load(Ordering::Relaxed))
     }
 
     pub(crate) fn failure(&self) -> Option<&str> {
@@ -164,20 +182,37 @@ fn next(gauge: &WalGauge) -> Option<Wanted> {
     (!wanted.stop).then(|| std::mem::take(&mut *wanted))
 }
 
-/// Begins to write `-wal` back, without waiting for it. No lock of SQLite is on this file, so closing it releases none.
-fn write_back(shared: &Shared) {
+/// Begins to write `-wal` back, without waiting for it, and makes space for what comes next. No lock of SQLite is on this
+/// file, so closing it releases none.
+fn write_back(shared: &Shared, connection: &Connection) {
     let mut path = shared.options.path.clone().into_os_string();
     path.push("-wal");
-    if let Ok(file) = File::open(path) {
-        // SAFETY: the descriptor is open. That it does not work, here or on this file system, changes no result.
-        unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    let Ok(file) = OpenOptions::new().write(true).open(path) else { return };
+    // SAFETY: the descriptor is open. That it does not work, here or on this file system, changes no result.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    // Without space ahead, each group makes its own.
+    if let Err(error) = make_space(shared, connection, &file) {
+        tracing::debug!(%error, "no space ahead for the write-ahead log");
     }
+}
+
+/// Zeros behind the last frame are no frames: no page has the number 0.
+fn make_space(shared: &Shared, connection: &Connection, file: &File) -> io::Result<()> {
+    let (frames, _) = wal_checkpoint(connection, "NOOP").map_err(io::Error::other)?;
+    let frame = (FRAME_HEADER as u64).saturating_add(u64::from(shared.page_size));
+    let used = frames.saturating_mul(frame).saturating_add(FILE_HEADER as u64);
+    let (length, wanted) = (file.metadata()?.len(), used.saturating_add(AHEAD_BYTES).min(WAL_SIZE_LIMIT));
+    if length < wanted {
+        rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), length, wanted - length)?;
+    }
+    shared.gauge.length.fetch_max(length.max(wanted).min(WAL_SIZE_LIMIT), Ordering::Relaxed);
+    Ok(())
 }
 
 fn work(shared: &Shared, connection: &Connection) {
     while let Some(wanted) = next(&shared.gauge) {
         if !wanted.checkpoint {
-            write_back(shared);
+            write_back(shared, connection);
             continue;
         }
         match checkpoint(shared, connection) {
@@ -212,11 +247,15 @@ fn checkpoint(shared: &Shared, connection: &Connection) -> Result<(), EngineErro
     Ok(())
 }
 
-/// Frames in `-wal`, and how many of them are in the database file now.
 fn passive(connection: &Connection) -> Result<(u64, u64), EngineError> {
+    wal_checkpoint(connection, "PASSIVE")
+}
+
+/// Frames in `-wal`, and how many of them are in the database file now.
+fn wal_checkpoint(connection: &Connection, mode: &str) -> Result<(u64, u64), EngineError> {
     let count = |value: i64| u64::try_from(value).unwrap_or(0);
     connection
-        .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| Ok((count(row.get(1)?), count(row.get(2)?))))
+        .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| Ok((count(row.get(1)?), count(row.get(2)?))))
         .map_err(|error| sqlite("checkpoint", error))
 }
 

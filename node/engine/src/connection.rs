@@ -33,7 +33,7 @@ const BUSY: Duration = Duration::from_secs(5);
 const LONGEST_VALUE: i32 = 256 << 20;
 
 /// `-wal` is cut to this when it is used anew, so that one burst does not keep the space for good.
-const WAL_SIZE_LIMIT: u64 = 64 << 20;
+pub(crate) const WAL_SIZE_LIMIT: u64 = 64 << 20;
 
 /// A connection with its handle.
 pub(crate) struct Plain {

@@ -35,6 +35,9 @@ pub(crate) trait WalSink {
 
     /// The commit frame is about to be written: log, replicate, wait. `false` makes COMMIT fail.
     fn commit(&self) -> bool;
+
+    /// Whether the file is known to reach to `end`.
+    fn has_space(&self, end: i64) -> bool;
 }
 
 thread_local! {
@@ -187,8 +190,11 @@ unsafe extern "C" fn write(file: *mut ffi::sqlite3_file, data: *const c_void, le
             Seen::Held => Verdict::Done(ffi::SQLITE_OK),
             Seen::TooLarge | Seen::Stray => Verdict::Done(ffi::SQLITE_IOERR_WRITE),
             Seen::Commit(header) => {
-                // SAFETY: the file is open.
-                let reserved = unsafe { reserve(file, original, &header, bytes, offset) };
+                let reserved = match sink.has_space(offset + i64::from(length)) {
+                    true => ffi::SQLITE_OK,
+                    // SAFETY: the file is open.
+                    false => unsafe { reserve(file, original, &header, bytes, offset) },
+                };
                 match reserved {
                     ffi::SQLITE_OK if sink.commit() => Verdict::Write(Some(header)),
                     ffi::SQLITE_OK => Verdict::Done(ffi::SQLITE_IOERR_WRITE),

@@ -192,6 +192,10 @@ impl WalSink for CommitPoint<'_> {
             Err(refused) => self.refuse(Decision::Refused(refused)),
         }
     }
+
+    fn has_space(&self, end: i64) -> bool {
+        self.shared.gauge.has_space(end)
+    }
 }
 
 /// A virtual table that writes rows while SQLite commits: they would be missing in the record.
