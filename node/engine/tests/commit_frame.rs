@@ -96,3 +96,33 @@ fn spilled_pages_do_not_make_the_commit_frame_valid_early() {
     follower.applier.apply(&leader.take()).unwrap();
     assert_equal(&leader, &follower);
 }
+
+#[test]
+fn the_file_grows_ahead_of_its_frames_and_the_zeros_are_no_frames() {
+    let mut leader = Leader::new();
+    leader.sql("CREATE TABLE t(v)");
+    leader.sql("INSERT INTO t VALUES (0)");
+    leader.sql("CREATE TABLE filling(data)");
+    let page = 4096 + FRAME_HEADER as u64;
+    let ahead = |leader: &Leader| {
+        let length = std::fs::metadata(format!("{}-wal", leader.path().display())).unwrap().len();
+        length.saturating_sub(FILE_HEADER as u64 + leader.engine.stats().wal_frames * page)
+    };
+    // Some megabytes: it is called for, and the next checkpoint is far.
+    for _ in 0..300 {
+        leader.sql("INSERT INTO filling VALUES (randomblob(9000))");
+    }
+    let begun = std::time::Instant::now();
+    while ahead(&leader) < 1 << 20 {
+        assert!(begun.elapsed().as_secs() < 60, "only {} bytes ahead", ahead(&leader));
+        std::thread::yield_now();
+    }
+    assert_eq!(leader.engine.stats().checkpoints, 0);
+    leader.sql(SET);
+    assert_eq!(after_a_kill(&leader.path()), 1);
+    let Leader { dir, engine, writer, .. } = leader;
+    let (content, position) = (engine.stats().content, engine.position().unwrap());
+    drop((writer, engine));
+    let engine = Engine::open(options(dir.path())).unwrap();
+    assert_eq!((engine.scan_checksum().unwrap(), engine.position().unwrap()), (content, position));
+}

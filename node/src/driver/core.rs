@@ -24,6 +24,7 @@ use super::Node;
 use super::archive::Tail;
 use super::disk::Needed;
 use super::outputs::NoRoom;
+use super::sends::Sends;
 use super::verify::Unverified;
 use crate::clock;
 use crate::peer::Link;
@@ -50,17 +51,13 @@ pub struct Core {
     pub tail: Option<Tail>,
     outputs: Vec<Output>,
     /// What [`Node::unlock`] sends.
-    pub(super) sends: Sends,
-    /// Some of it cannot wait for the clients' answers.
-    urgent: bool,
+    pub(super) sends: Sends<Link>,
 }
-
-type Sends = Vec<(Arc<Link>, PeerMessage)>;
 
 /// Held while messages are sent, and taken before the core's lock is given back: so messages go out in the order of the steps
 /// that made them, while other threads step on.
 #[derive(Default)]
-pub struct SendOrder(Mutex<Sends>);
+pub struct SendOrder(Mutex<Vec<(Arc<Link>, PeerMessage)>>);
 
 /// Log and state machine of one incarnation.
 pub struct Running {
@@ -116,8 +113,7 @@ impl Core {
             unverified: None,
             tail: None,
             outputs: Vec::new(),
-            sends: Vec::new(),
-            urgent: false,
+            sends: Sends::default(),
         }
     }
 
@@ -206,10 +202,10 @@ impl Node {
     }
 
     /// Gives the lock back and sends what the steps under it had to say. A socket takes tens of microseconds for a message, in
-    /// which other threads may step. News of a commit alone wait until the group that is running has been answered, at most
-    /// until the next tick: on a machine with few processors followers would go about them while clients wait.
+    /// which other threads may step. News of a commit alone wait while writes run, see [`Node::hold_news`]: on a machine with
+    /// few processors followers would go about them while clients wait.
     pub fn unlock(&self, core: MutexGuard<'_, Core>) {
-        if core.urgent || self.group_since.load(Ordering::Acquire) == 0 {
+        if core.sends.is_urgent() || !self.holds_news() {
             self.unlock_and_send(core);
         }
     }
@@ -219,13 +215,27 @@ impl Node {
         if core.sends.is_empty() {
             return;
         }
-        core.urgent = false;
         let mut sends = self.send_order.0.lock();
-        std::mem::swap(&mut *sends, &mut core.sends);
+        core.sends.take_into(&mut sends);
         drop(core);
         for (link, message) in sends.drain(..) {
             link.send([Bytes::from(wire::encode(&message))]);
         }
+    }
+
+    /// From now on news of a commit wait for the next record, which carries them, at most until the next tick.
+    pub(super) fn hold_news(&self) {
+        self.news_held.store(true, Ordering::Release);
+    }
+
+    pub(super) fn holds_news(&self) -> bool {
+        self.news_held.load(Ordering::Acquire)
+    }
+
+    /// No record is to come soon: followers hear of the last commit.
+    pub(super) fn release_news(&self) {
+        self.news_held.store(false, Ordering::Release);
+        self.unlock_and_send(self.lock());
     }
 
     /// Gives an input, and does what it leads to, flushing included.
@@ -327,7 +337,6 @@ impl Node {
         let mut effects = Effects { generation: core.generation, ..Effects::default() };
         let mut outputs = std::mem::take(&mut core.outputs);
         let mut input = Some(input);
-        let before = core.sends.len();
         while let (Some(next), Some(running)) = (input.take(), &mut core.running) {
             let now = Time(clock::boot_micros());
             running.replica.step_into(now, next, &LogRef(&running.log), &mut outputs);
@@ -345,10 +354,7 @@ impl Node {
             outputs.clear();
         }
         core.outputs = outputs;
-        let is_news = |(_, message): &(_, PeerMessage)| {
-            effects.committed && matches!(message, PeerMessage::Append { entries, .. } if entries.is_empty())
-        };
-        core.urgent |= !core.sends[before..].iter().all(is_news);
+        core.sends.end_step(effects.committed);
         effects
     }
 }

@@ -157,9 +157,9 @@ fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) -> bool
         return false;
     }
     node.group_since.store(clock::boot_micros(), Ordering::Release);
+    node.hold_news();
     let done = run_reserved(node, writer, slot, jobs);
     node.group_since.store(0, Ordering::Release);
-    node.unlock_and_send(node.lock());
     done
 }
 

@@ -38,6 +38,7 @@ pub mod report;
 pub mod scrub;
 pub mod seed_server;
 pub mod seeding;
+mod sends;
 pub mod service;
 pub mod tasks;
 pub mod tokens;
@@ -48,7 +49,7 @@ pub mod worker;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -103,6 +104,8 @@ pub struct Node {
     held_epoch: AtomicU64,
     /// [`clock::boot_micros`] when the group that is running began; 0 = none.
     group_since: AtomicU64,
+    /// News of commits wait for a record.
+    news_held: AtomicBool,
     /// `access.maxResultSize`.
     result_limit: AtomicU64,
     limits: RwLock<crate::http::backend::Limits>,
@@ -151,6 +154,7 @@ impl Node {
             lossy_epoch: AtomicU64::new(0),
             held_epoch: AtomicU64::new(0),
             group_since: AtomicU64::new(0),
+            news_held: AtomicBool::new(false),
             result_limit: AtomicU64::new(control_settings.max_result_bytes),
             limits: RwLock::new(crate::http::backend::Limits::of(&control_settings)),
             recording: RwLock::new(recording(&control_settings)),

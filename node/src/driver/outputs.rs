@@ -42,7 +42,7 @@ impl Node {
             Output::Sync => effects.sync = core.running.as_mut().map(|running| running.log.sync_handle()),
             Output::Send { to, message } => {
                 if let Some((_, link)) = core.links.get(&to) {
-                    core.sends.push((link.clone(), message));
+                    core.sends.push(link, message);
                 }
             }
             Output::Fetch { to, prev, max_bytes } => {

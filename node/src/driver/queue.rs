@@ -73,6 +73,15 @@ impl<T> Queue<T> {
         }
     }
 
+    /// As [`Queue::pop`], for `limit` at most.
+    pub fn pop_within(&self, limit: Duration) -> Option<T> {
+        self.wait_for(1, limit);
+        let mut state = self.state.lock();
+        let (item, weight) = state.waiting.pop_front()?;
+        state.weight -= weight;
+        Some(item)
+    }
+
     /// Sleeps until `count` items wait, for `limit` at most, or until something arrives that must.
     pub fn wait_for(&self, count: usize, limit: Duration) {
         let mut state = self.state.lock();
