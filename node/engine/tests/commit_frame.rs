@@ -98,6 +98,7 @@ fn spilled_pages_do_not_make_the_commit_frame_valid_early() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the longest that a thread is waited for")]
 fn the_file_grows_ahead_of_its_frames_and_the_zeros_are_no_frames() {
     let mut leader = Leader::new();
     leader.sql("CREATE TABLE t(v)");

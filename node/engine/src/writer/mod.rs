@@ -127,10 +127,11 @@ const MAX_BREAKS: u32 = 8;
 
 /// The leader's connection. Use it from one thread at a time; it may be moved between groups.
 pub struct Writer {
-    // Statements before their connection.
+    // Statements before their connection, which otherwise stays open.
     sql: OwnSql,
     keys: Keys,
     cache: StatementCache,
+    rows: Rows,
     session: Guarded,
     capture: Capture,
     /// Tells the commit hook that the present COMMIT is ours.
@@ -141,7 +142,6 @@ pub struct Writer {
     canonical: bool,
     statements: StatementLog,
     draft: StatementDraft,
-    rows: Rows,
     /// Place of the present transaction in its group.
     number: u32,
     /// The present transaction has changed the schema.
