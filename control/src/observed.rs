@@ -169,6 +169,8 @@ pub struct CallKey {
 pub struct CallRecord {
     pub call: AdminCall,
     pub sent_at: Time,
+    /// Of a promotion: when this process was first asked to lead this epoch, with these settings or others.
+    pub first_sent_at: Time,
     /// Boot id in the instance's report when the call was sent: a restarted node may have forgotten what it was told.
     pub boot: Option<Incarnation>,
     /// `None` while it is in flight.

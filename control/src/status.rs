@@ -106,7 +106,8 @@ pub enum Reason {
     Retry,
     /// Planned.
     Switchover,
-    /// The status was lost and rebuilt from every member's control file.
+    /// The status was lost and rebuilt from every member's control file. Until a leader has opened, every member's word is
+    /// needed for an election.
     StatusRebuilt,
 }
 

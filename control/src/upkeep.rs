@@ -65,11 +65,18 @@ impl InstanceObservation {
     }
 }
 
+fn is_same_promotion(earlier: &AdminCall, call: &AdminCall) -> bool {
+    matches!((earlier, call), (AdminCall::Promote(earlier), AdminCall::Promote(call)) if earlier.epoch == call.epoch)
+}
+
 impl Observed {
     /// Notes a call that is started now. `boot` is the process that the instance reports, if known.
     pub fn note_call(&mut self, to: NodeName, call: AdminCall, boot: Option<Incarnation>, at: Time) -> CallInFlight {
         let key = CallKey { to, kind: call.kind() };
-        let record = CallRecord { call, sent_at: at, boot, outcome: None, finished_at: None };
+        let earlier =
+            self.calls.get(&key).filter(|earlier| earlier.boot == boot && is_same_promotion(&earlier.call, &call));
+        let first_sent_at = earlier.map_or(at, |earlier| earlier.first_sent_at);
+        let record = CallRecord { call, sent_at: at, first_sent_at, boot, outcome: None, finished_at: None };
         self.calls.insert(key.clone(), record);
         CallInFlight { key, sent_at: at }
     }

@@ -109,6 +109,22 @@ fn a_stuck_disk_is_replaced_after_the_progress_timeout() {
     assert_eq!(world.status().epoch.0, 2);
 }
 
+/// Its disk goes on for a moment, so it answers, and it has the greatest position: an operator that begins the election anew
+/// must not choose it again.
+#[test]
+fn a_stuck_leader_is_not_chosen_again_by_the_next_operator() {
+    let mut world = World::steady(|_| {});
+    let old = world.leader();
+    let now = world.now_ms;
+    world.node(&old).stuck_since_ms = Some(now);
+    world.run_until("rule 7", |w| w.status().epoch.0 == 2 && !w.status().has_leader());
+    world.node(&old).stuck_since_ms = None;
+    world.replace_operator();
+    world.run_until("a leader is chosen", |w| w.status().has_leader());
+    assert_eq!(world.status().epoch.0, 3, "by the next operator");
+    assert_ne!(world.leader(), old);
+}
+
 #[test]
 fn a_leader_that_waits_for_missing_followers_is_not_called_stuck() {
     let mut world = World::steady(|_| {});

@@ -4,8 +4,9 @@ mod world;
 
 use rdb_control::Phase;
 use rdb_control::spec::DataLoss;
-use rdb_protocol::NodeName;
 use rdb_protocol::settings::Mode;
+use rdb_protocol::status::DivergenceReport;
+use rdb_protocol::{Index, NodeName};
 use world::World;
 
 /// An async cluster whose leader has acknowledged records that nobody else has, and its name.
@@ -125,6 +126,36 @@ fn a_receipt_counts_what_a_leader_lost_that_was_chosen_again_in_between() {
     let exact = world.status().last_failover.clone().unwrap();
     assert!(exact.lossy && exact.records_at_risk >= world.checker.lost.len() as u64, "{exact:?}");
     assert_ne!(world.checker.lost.len(), 0);
+}
+
+/// It was cut once by a leader that was lost as well, and then by the one that stayed.
+#[test]
+fn a_receipt_counts_a_tail_that_was_cut_in_two_steps() {
+    let (mut world, old) = async_leader_ahead();
+    world.kill(&old);
+    world.nodes.values_mut().for_each(|node| node.starved = false);
+    world.run_until("another leader is open", |w| w.settled() && w.leader() != old);
+    let now = world.now_ms;
+    let node = world.node(&old);
+    let to = node.report(now).flushed;
+    node.log.pop();
+    let first = DivergenceReport {
+        archive: "first".to_owned(),
+        incarnation: node.incarnation,
+        acknowledged: Index(node.acknowledged as u64),
+        from: node.report(now).flushed,
+        to,
+        complete: true,
+    };
+    assert_eq!(node.acknowledged as u64, to.index.0, "it acknowledged all of it");
+    node.divergences.push(first);
+    node.acknowledged -= 1;
+    node.committed = node.committed.min(node.log.len());
+    world.revive(&old);
+    world.run_until("exact", |w| w.status().last_failover.as_ref().unwrap().exact);
+    let exact = world.status().last_failover.clone().unwrap();
+    assert_eq!(world.nodes[&old].divergences.len(), 2);
+    assert_eq!(exact.records_at_risk, world.checker.lost.len() as u64, "{exact:?}");
 }
 
 #[test]

@@ -86,6 +86,29 @@ fn an_operator_begins_the_election_of_another_one_anew() {
     chosen_in_an_election_that_the_status_went_back_to(World::replace_operator);
 }
 
+/// A leader may have settled a config and acknowledged by the one before: it alone can be the one that knows.
+#[test]
+fn a_rebuilt_status_needs_the_word_of_every_member_until_a_leader_is_open() {
+    let mut world = World::steady(|_| {});
+    let leader = world.leader();
+    world.observed.status = Default::default();
+    world.run_until("it is rebuilt", |w| w.status().epoch.0 > 1000 && !w.status().has_leader());
+    world.node(&leader).frozen = true;
+    world.run_ms(60_000);
+    assert!(!world.status().has_leader(), "{:?}", world.status().leader);
+    assert!(world.status().message.contains(&format!("1 more of {leader} must")), "{}", world.status().message);
+    world.node(&leader).frozen = false;
+    world.run_until("it is chosen", |w| w.status().has_leader());
+    assert_eq!(world.leader(), leader);
+    // It dies with what it alone has.
+    let epoch = world.status().epoch;
+    world.kill(&leader);
+    world.run_ms(60_000);
+    assert_eq!((world.leader(), world.status().epoch), (leader.clone(), epoch), "{:#?}", world.events);
+    world.revive(&leader);
+    world.run_until("a leader is open", World::settled);
+}
+
 #[test]
 fn a_status_that_forgot_a_loss_is_told_of_it() {
     let mut world = World::steady(|spec| spec.replication.mode = Mode::Async);

@@ -141,6 +141,30 @@ fn an_update_whose_follower_does_not_catch_up_stops_and_says_so() {
     assert!(!world.status().condition("Stalled").unwrap().status);
 }
 
+/// Its process was told to end, and does not: a volume that can't be let go of, a machine that is gone.
+#[test]
+fn an_update_whose_follower_does_not_end_stops_and_says_so() {
+    let mut world = World::steady(|spec| spec.seeding.catch_up_timeout = rdb_control::spec::Span::from_secs(60));
+    let followers = world.followers();
+    outdate_all(&mut world, "image");
+    world.run_until("it was told to end", |w| w.nodes[&followers[0]].ends_at_ms.is_some());
+    world.node(&followers[0]).ends_at_ms = Some(u64::MAX);
+    world.node(&followers[0]).recreated_at_ms = Some(u64::MAX);
+    world.kill(&followers[1]);
+    world.run_ms(30_000);
+    assert!(!world.has_event("InstanceRenewalCalledOff"), "it is under way: {:#?}", world.events);
+    world.run_until("stopped", |w| w.has_event("RolloutStopped"));
+    world.run_ms(60_000);
+    assert_eq!(order(&world), std::slice::from_ref(&followers[0]), "nothing else was touched");
+    let stalled = world.status().condition("Stalled").unwrap();
+    assert!(stalled.status && stalled.reason == "RolloutStopped" && stalled.message.contains(followers[0].as_str()));
+    // It ends at last.
+    let now = world.now_ms;
+    world.node(&followers[0]).ends_at_ms = Some(now);
+    world.node(&followers[0]).recreated_at_ms = Some(now + 1000);
+    world.run_until("up to date", up_to_date);
+}
+
 #[test]
 fn a_follower_that_is_down_is_renewed_first_and_holds_up_the_others() {
     let mut world = World::steady(|_| {});

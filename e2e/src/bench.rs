@@ -169,7 +169,7 @@ async fn without_api_server(
     database.healthy_within(MENDED_LIMIT).await?;
     load.verify().await?;
     Ok(format!(
-        "control-plane-outage: seconds={} writes={} failed=0 longest_gap_ms={} lost=0",
+        "control-plane-outage: seconds={} writes={} failed=0 outage_ms={} lost=0",
         outage.as_secs(),
         report.acknowledged,
         report.outage.ms()

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rdb_control::observed::Requests;
 use rdb_control::{ClusterSpec, ClusterStatus};
+use rdb_protocol::Epoch;
 
 use crate::disk::SeedFrom;
 use crate::event::{At, NodeId};
@@ -64,6 +65,8 @@ pub struct Api {
     pub down: bool,
     /// Kept for a restore: the resource as it was.
     pub backups: Vec<Resource>,
+    /// Highest epoch that ever had a leader in the status, whatever was restored since.
+    pub highest_leader_epoch: Epoch,
     pub snapshots: Vec<Snapshot>,
     /// Who holds the operators' Lease, and when it was renewed last.
     pub lease: Option<(usize, u64, At)>,
@@ -84,5 +87,6 @@ impl Api {
     pub fn wrote_resource(&mut self) {
         self.wrote();
         self.objects.resource.version = self.objects.revision;
+        self.highest_leader_epoch = self.highest_leader_epoch.max(self.objects.resource.status.leader_epoch);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Context as _;
 
+use crate::node::serve::configs;
 use crate::profile::Profile;
 use crate::runner::{self, Progress, Summary};
 use crate::shrink;
@@ -106,10 +107,12 @@ fn tell(seed: u64) -> bool {
     for node in world.nodes.keys() {
         if let Some(status) = world.status_of(*node) {
             println!(
-                "{}: {:?}, promised {}, flushed {}, committed {}, applied {}, from {}, followers {:?}, problems {:?}",
+                "{}: {:?}, promised {}, config {}, flushed {}, committed {}, applied {}, from {}, followers {:?}, other layout {}, exact since \
+                 {}/{}, problems {:?}",
                 status.member(),
                 status.state,
                 status.promise.epoch,
+                status.config.as_ref().map(configs).unwrap_or_default(),
                 status.flushed,
                 status.committed,
                 status.applied,
@@ -119,6 +122,9 @@ fn tell(seed: u64) -> bool {
                     .iter()
                     .map(|f| (f.member.name.as_str(), f.connected, f.acknowledged, f.caught_up))
                     .collect::<Vec<_>>(),
+                status.other_layout,
+                status.exact.epoch,
+                status.exact.index,
                 status.problems,
             );
         }

@@ -64,10 +64,7 @@ impl World {
             return;
         }
         let leader = status.leader.as_ref().map_or("none", |leader| leader.name.as_str());
-        let configs = status.config.as_ref().map(|pair| {
-            let next = pair.next.as_ref().map(|next| format!(" → {}", crate::node::serve::config(next)));
-            format!("{}{}", crate::node::serve::config(&pair.current), next.unwrap_or_default())
-        });
+        let configs = status.config.as_ref().map(crate::node::serve::configs);
         let line = format!(
             "the status says: {:?}, epoch {}, leader {leader} of {}, config {}",
             status.phase,

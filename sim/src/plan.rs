@@ -264,6 +264,8 @@ pub const SCRIPTS: u64 = 14;
 pub const TWO_ENDS: u64 = SCRIPTS;
 /// A leader that stands still with answers in front of it until its successor is open.
 pub const OLD_ANSWERS: u64 = SCRIPTS + 1;
+/// A copy that writes were acknowledged by is damaged, and the leader is away before it could send the records again.
+pub const DAMAGED_COPY: u64 = SCRIPTS + 2;
 
 fn script(rng: &mut Rng, which: u64, times: Times) -> Vec<(At, Fault)> {
     let Times { lease, detection, progress } = times;
@@ -361,6 +363,11 @@ fn script(rng: &mut Rng, which: u64, times: Times) -> Vec<(At, Fault)> {
         13 => vec![
             (0, Fault::Pause(Target::Leader, rng.between(detection / 2, detection + lease))),
             (rng.between(0, 200 * MS), Fault::Cut(Cut::Isolated(Target::Leader), detection + lease + long)),
+        ],
+        DAMAGED_COPY => vec![
+            (0, Fault::Cut(Cut::Unpeered(Target::Follower(1)), detection + long)),
+            (SECOND + moment, Fault::DamageLog(Target::Follower(0))),
+            (MS, Fault::PowerLoss(Target::Leader, detection + long)),
         ],
         OLD_ANSWERS => vec![
             (0, Fault::PauseAtRound(detection + rng.between(0, lease + SECOND))),

@@ -5,7 +5,7 @@ use rdb_control::spec::{DataLoss, Span};
 use rdb_protocol::settings::{Mode, SyncSet, WhenUnavailable};
 
 use crate::event::{At, MS, SECOND};
-use crate::plan::{Fault, OLD_ANSWERS, SCRIPTS, TWO_ENDS, Times, Wish, draw, scripts};
+use crate::plan::{DAMAGED_COPY, Fault, OLD_ANSWERS, SCRIPTS, TWO_ENDS, Times, Wish, draw, scripts};
 use crate::rng::{PerMille, Rng};
 
 #[derive(Clone, Debug)]
@@ -88,6 +88,9 @@ impl Profile {
             profile.with_two_ends(&mut apart);
         } else if !quiet && apart.chance(30) {
             profile.with_old_answers(&mut apart);
+        } else if !quiet && apart.chance(20) {
+            profile.be_plain(&mut apart);
+            profile.plan = scripts(&mut apart, calm_at, profile.times(), Some(DAMAGED_COPY));
         }
         profile
     }

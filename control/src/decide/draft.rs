@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdb_protocol::NodeName;
 
 use super::view::View;
-use super::{CALL_RETRY, REPEAT_DONE};
+use super::{CALL_RETRY, REPEAT_DONE, RESYNC};
 use crate::observed::{CallKey, CallOutcome, CallRecord, Connection};
 use crate::plan::{Action, AdminCall, Event, Plan, RequestKind};
 use crate::status::ClusterStatus;
@@ -30,7 +30,8 @@ pub(super) struct Draft {
 /// What to do about a call that was answered with `Done`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum AfterDone {
-    /// The node keeps it for as long as its process lives.
+    /// The node keeps it for as long as its process lives, unless an older call of the same kind comes late, such as one of an
+    /// operator that is gone: it is said again after [`RESYNC`].
     Rest,
     /// Its effect should show in the reports; ask again if it does not.
     Repeat,
@@ -145,7 +146,7 @@ fn pause_before_repeat(
         None => Pause::UntilAnswered,
         // A restarted node may have forgotten.
         Some(CallOutcome::Done) if record.boot != boot => Pause::For(Duration::ZERO),
-        Some(CallOutcome::Done) if after_done == AfterDone::Rest => Pause::UntilAnswered,
+        Some(CallOutcome::Done) if after_done == AfterDone::Rest => Pause::For(RESYNC),
         Some(CallOutcome::Done | CallOutcome::Refused(_)) => Pause::For(REPEAT_DONE),
         Some(CallOutcome::Failed(_)) if connection == Connection::Connected => Pause::For(CALL_RETRY),
         Some(CallOutcome::Failed(_)) => Pause::For(REPEAT_DONE),

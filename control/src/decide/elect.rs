@@ -22,8 +22,9 @@ use crate::time::Time;
 /// lives has answered, and well below what a client waits.
 const RECRUIT_GRACE: Duration = Duration::from_secs(1);
 
-/// An election that another process began is left to it for so long after it was first seen. It takes some milliseconds where
-/// a leader can be chosen at all; and two operators that both act must not outbid each other for ever.
+/// An election that another process began is left to it for so long after it was first seen: where a leader can be chosen at
+/// once, that takes some milliseconds. Two operators that both act outbid each other once in so long while nobody can be
+/// chosen; as soon as somebody can, the one whose epoch it is has done it before.
 const OTHERS_ELECTION: Duration = Duration::from_secs(1);
 
 /// After a cold start the old leader may only be slower to boot than its followers. So long it is waited for before
@@ -63,6 +64,7 @@ pub(super) fn start_with(
     // A leader that never opened is no one's loss: the receipt is about the one before it.
     let election = Election {
         reason: match (cold(view), failure.reason) {
+            _ if is_rebuilt(view) => Reason::StatusRebuilt,
             (true, Reason::Restarted | Reason::ProcessExited | Reason::Silent | Reason::ConnectionRefused) => {
                 Reason::ColdStart
             }
@@ -79,7 +81,12 @@ pub(super) fn start_with(
         detected_ms: earlier.map_or_else(|| millis(view.now.since(failure.last_sign)), |earlier| earlier.detected_ms),
         acknowledged: earlier.map_or_else(|| last_acknowledged(view), |earlier| earlier.acknowledged),
         preferred: preferred.or_else(|| earlier.and_then(|earlier| earlier.preferred.clone())),
-        avoided: status.leader.clone().filter(|_| failure.reason == Reason::NoProgress),
+        avoided: match failure.reason {
+            Reason::NoProgress => status.leader.clone(),
+            // The same election under another number.
+            Reason::Retry => earlier.and_then(|earlier| earlier.avoided.clone()),
+            _ => None,
+        },
         attempts: earlier.map_or(0, |earlier| earlier.attempts).saturating_add(1),
         loss_permitted,
         replaced: status.leader.clone(),
@@ -195,6 +202,22 @@ fn fence_all(view: &View, draft: &mut Draft) {
     }
 }
 
+/// Rule 4: may an election go on with these recruits? With the last leader among them they are always enough.
+pub(super) fn is_enough(view: &View, config: &ConfigPair, recruits: &BTreeSet<Member>) -> bool {
+    if is_rebuilt(view) {
+        return config.standing().all(|standing| standing.cohort.is_subset(recruits));
+    }
+    config.is_electable(recruits, view.status().leader.as_ref())
+}
+
+/// The status was rebuilt, and no leader has opened since. What stands in it as the config is what the nodes knew; a leader may
+/// have settled it and never got its record of that committed, and then what was acknowledged before counts by the config
+/// before. That leader is a member of both: with the word of every member, nothing is missed.
+fn is_rebuilt(view: &View) -> bool {
+    let election = view.status().election.as_ref();
+    !view.is_opened() && election.is_some_and(|election| election.reason == Reason::StatusRebuilt && !election.lossy)
+}
+
 /// The recruits that may be counted: K's members, and the old leader for the shortcut of rule 4.
 struct Recruited<'a> {
     all: Vec<&'a Recruit>,
@@ -215,18 +238,17 @@ impl<'a> Recruited<'a> {
 
     /// Rule 8 among those recruits that make an election possible (rule 4); `None` = too few.
     fn choice(&self, view: &View, config: &ConfigPair, election: &Election) -> Option<&'a Recruit> {
-        let leader = view.status().leader.as_ref();
-        if !config.is_electable(&self.members(), leader) {
+        if !is_enough(view, config, &self.members()) {
             return None;
         }
-        let others = self.without(election.avoided.as_ref(), config);
+        let others = self.without(election.avoided.as_ref(), config).filter(|_| !is_rebuilt(view));
         let among = others.as_ref().unwrap_or(self);
         // R may be any electable set. The switchover's target wins if it is the greatest of one.
         let preferred = among.all.iter().find(|r| Some(&r.member.name) == election.preferred.as_ref());
         if let Some(preferred) = preferred {
             let up_to = among.all.iter().filter(|r| r.position.rank() <= preferred.position.rank());
             let members = up_to.map(|recruit| recruit.member.clone()).collect();
-            if config.is_electable(&members, leader) {
+            if is_enough(view, config, &members) {
                 return Some(preferred);
             }
         }
@@ -306,10 +328,16 @@ pub(super) fn missing_sentence(view: &View, config: &ConfigPair, have: &BTreeSet
     let leader = view.status().leader.as_ref();
     let missing: BTreeSet<&Member> =
         config.standing().flat_map(|c| &c.cohort).chain(leader).filter(|member| !have.contains(member)).collect();
-    let needed = config.standing().map(|c| c.missing_recruits(have)).max().unwrap_or(0);
+    let needed = if is_rebuilt(view) {
+        missing.len()
+    } else {
+        config.standing().map(|c| c.missing_recruits(have)).max().unwrap_or(0)
+    };
     let names = list(missing.iter().map(|member| &member.name));
     let shortcut = match leader {
-        Some(leader) if !have.contains(leader) => format!(" (or {}, the last leader, alone)", leader.name),
+        Some(leader) if !have.contains(leader) && !is_rebuilt(view) => {
+            format!(" (or {}, the last leader, alone)", leader.name)
+        }
         _ => String::new(),
     };
     format!(

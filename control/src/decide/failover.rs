@@ -68,7 +68,7 @@ fn no_candidate(view: &View, failure: &Failure) -> Option<String> {
     let leader = view.status().leader.as_ref();
     let counted = have.iter().any(|member| config.counts(member) || leader == Some(member));
     let permitted = counted && (view.loss_allowed(&have) || view.loss_accepted());
-    if config.is_electable(&have, leader) || permitted {
+    if elect::is_enough(view, config, &have) || permitted {
         return None;
     }
     Some(missing_sentence(view, config, &have, view.status().epoch))

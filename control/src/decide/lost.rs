@@ -36,7 +36,9 @@ pub(super) fn go_on(view: &View, draft: &mut Draft) -> bool {
         });
         return true;
     };
-    let highest = reports.iter().filter_map(|status| status.config.clone()).max_by_key(|pair| pair.version());
+    // Where one knows the change to it as settled and another one as under way, it may be either: the one that asks for more.
+    let rank = |pair: &ConfigPair| (pair.version(), pair.next.is_some());
+    let highest = reports.iter().filter_map(|status| status.config.clone()).max_by_key(rank);
     let Some(config) = highest.or_else(|| view.status().config.clone()) else {
         draft.block("StatusLost: no instance knows the cluster's config; restore the status from a backup");
         return true;

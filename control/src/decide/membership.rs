@@ -1,7 +1,6 @@
 //! Instances: which there should be, creating, initialising, pointing them at the leader, re-seeding, removing.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use rdb_protocol::admin::{Follow, Init, Reseed};
 use rdb_protocol::status::{NodeState, NodeStatus, Role};
@@ -9,7 +8,7 @@ use rdb_protocol::{ConfigPair, Epoch, NodeName};
 
 use super::draft::{AfterDone, Draft};
 use super::open::peers;
-use super::view::View;
+use super::view::{RESEED_MEMORY, View};
 use crate::observed::{CallKey, CallOutcome, Lifecycle};
 use crate::plan::{Action, AdminCall, CallKind, RequestKind};
 use crate::status::Phase;
@@ -144,10 +143,6 @@ pub(super) fn send_reseed(view: &View, draft: &mut Draft, name: &NodeName, statu
     draft.call(view, name, call, AfterDone::Repeat);
 }
 
-/// How long an obeyed `reseed` answers a request: the node may report its new incarnation before its answer is here, and
-/// a later request must not be taken for this one.
-const RESEED_MEMORY: Duration = Duration::from_secs(5);
-
 fn requested_reseed(view: &View, draft: &mut Draft, name: &NodeName) {
     let Some(status) = view.instance(name).and_then(|instance| instance.status()) else { return };
     let record = view.observed.calls.get(&CallKey { to: name.clone(), kind: CallKind::Reseed });
@@ -180,11 +175,13 @@ pub(super) fn refuse_reseed(view: &View, leading: &NodeStatus, name: &NodeName) 
     needed.then(|| "without its copy writes would stop".to_owned())
 }
 
-/// Removes one surplus instance whose copy nobody counts any more. The config change that lets go of it comes first.
+/// Removes one surplus instance whose copy nobody counts any more. The config change that lets go of it comes first. A leader
+/// that writes with this config has to be seen: the status may be older than the nodes, and this the only copy that is left.
 pub(super) fn remove_surplus(view: &View, draft: &mut Draft) {
     let (status, wanted) = (view.status(), wanted_names(view));
-    let settled = status.config.as_ref().is_some_and(|pair| pair.next.is_none());
-    if !settled || status.phase != Phase::Steady || !view.is_opened() {
+    let in_force = status.config.as_ref().filter(|pair| pair.next.is_none()).map(|pair| &pair.current);
+    let serves = view.leading().is_some_and(|leading| leading.opened);
+    if status.phase != Phase::Steady || !serves || !in_force.is_some_and(|config| view.can_commit(config)) {
         return;
     }
     let surplus = view.observed.instances.iter().rev().find(|(name, instance)| {

@@ -46,7 +46,7 @@ fn retry(view: &View, draft: &mut Draft, failure: Failure) -> bool {
     let leader = view.status().leader.as_ref();
     let counted = have.iter().any(|member| config.counts(member) || leader == Some(member));
     let accepted = view.loss_accepted() || view.status().election.as_ref().is_some_and(|e| e.loss_permitted);
-    if config.is_electable(&have, leader) || (counted && (accepted || view.loss_allowed(&have))) {
+    if elect::is_enough(view, config, &have) || (counted && (accepted || view.loss_allowed(&have))) {
         // One that has all its records too can be told from it by nothing else.
         let refusing = leader.filter(|leader| detect::refusal(view, leader).is_some());
         elect::start(view, draft, &failure, refusing.and_then(|leader| detect::substitute(view, leader)));

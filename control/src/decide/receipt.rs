@@ -67,12 +67,12 @@ pub(super) fn settled(view: &View, receipt: &Receipt) -> Option<Receipt> {
 }
 
 /// The tail that was cut because of this failover: it ends in the epoch that the old leader led, or in one of those that
-/// were tried in vain before the receipt's.
+/// were tried in vain before the receipt's. If it was cut in several steps, the one with all that was acknowledged.
 fn cut_of<'a>(divergences: &'a [DivergenceReport], receipt: &Receipt) -> Option<&'a DivergenceReport> {
     let is_it = |cut: &&DivergenceReport| {
         (receipt.from_epoch..receipt.epoch).contains(&cut.to.epoch) && Some(cut.incarnation) == receipt.from_incarnation
     };
-    divergences.iter().rev().find(is_it)
+    divergences.iter().filter(is_it).max_by_key(|cut| cut.acknowledged)
 }
 
 /// Instances with an archived tail, for the `Divergence` condition.

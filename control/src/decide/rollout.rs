@@ -164,6 +164,8 @@ fn renew(view: &View, draft: &mut Draft, leading: &NodeStatus, rollout: &Rollout
     match &instance.outdated {
         // It was made the leader meanwhile: it has to be switched over first.
         Some(_) if leads && kept(view).count() > 1 => draft.decide(|status| status.rollout = None),
+        // It was told, and that takes its time; if it never ends, the update stops like any other.
+        Some(_) if instance.ending => wait_for(view, draft, rollout),
         Some(_) => end(view, draft, leading, rollout, instance),
         None if (leads && !instance.ending) || is_well(view, instance) => {
             draft.event("InstanceRenewed", format!("{name} is up to date and has caught up"), "");

@@ -14,6 +14,11 @@ use crate::spec::DataLoss;
 use crate::status::ClusterStatus;
 use crate::time::Time;
 
+/// How long an obeyed `reseed` is remembered as such: the node may report its new incarnation before its answer is here, a later
+/// request must not be taken for this one, and a node that did not begin meanwhile never will. To end an incarnation is the
+/// first that it does, and takes two flushes.
+pub(super) const RESEED_MEMORY: Duration = Duration::from_secs(5);
+
 /// The arguments of one decision.
 pub(super) struct View<'a> {
     pub(super) cluster: &'a Cluster,
@@ -97,12 +102,19 @@ impl<'a> View<'a> {
             && !self.gave_up_its_data(member)
     }
 
-    /// It was told to fetch a new base copy: what the leader says of it is of data that are gone, or will be in a moment.
+    /// It was told to fetch a new base copy: what the leader says of it is of data that are gone, or will be in a moment. If its
+    /// process ended before it began, the next one knows nothing of it.
     fn gives_up_its_data(&self, member: &Member) -> bool {
         let key = CallKey { to: member.name.clone(), kind: CallKind::Reseed };
+        let boot = self.instance(&member.name).and_then(|instance| instance.status()).map(|status| status.boot);
         self.observed.calls.get(&key).is_some_and(|record| {
-            let obeyed = matches!(record.outcome, None | Some(CallOutcome::Done));
-            obeyed && matches!(&record.call, AdminCall::Reseed(told) if told.incarnation == member.incarnation)
+            let obeys = match (&record.outcome, record.finished_at) {
+                (None, _) => true,
+                // Whose answer it was is not known for sure.
+                (Some(CallOutcome::Done), Some(at)) => record.boot == boot || self.now.since(at) < RESEED_MEMORY,
+                _ => false,
+            };
+            obeys && matches!(&record.call, AdminCall::Reseed(told) if told.incarnation == member.incarnation)
         })
     }
 
@@ -134,7 +146,7 @@ impl<'a> View<'a> {
     /// Since when, at the latest, this process knows of the epoch's leader.
     pub(super) fn led_since(&self) -> Time {
         let promotes = self.observed.calls.values().filter_map(|record| match &record.call {
-            AdminCall::Promote(promote) if promote.epoch == self.status().epoch => Some(record.sent_at),
+            AdminCall::Promote(promote) if promote.epoch == self.status().epoch => Some(record.first_sent_at),
             _ => None,
         });
         promotes.max().unwrap_or(self.observed.watched_since)

@@ -61,9 +61,9 @@ impl Node {
         };
         tracing::warn!(%from, %to, records = entries.len(), archive, "divergent tail archived");
         let state = core.control.state();
-        // As the leader that wrote them, this node may have acknowledged all records of its epoch, the last one or not: the
+        // As the leader that wrote them, this node may have acknowledged all records of the last epoch that it opened in: the
         // hint on disk lags behind.
-        let wrote = running.log.epochs().into_iter().find(|end| end.epoch == state.led);
+        let wrote = running.log.epochs().into_iter().find(|end| end.epoch == state.opened);
         let acknowledged = state.acknowledged.min(to.index).max(wrote.map_or(Index::ZERO, |end| end.index));
         let incarnation = state.incarnation;
         let report = DivergenceReport { archive, incarnation, acknowledged, from, to, complete: false };

@@ -254,7 +254,7 @@ impl Node {
         if self.disk.lacks_space() {
             core.problem(
                 "DISK_FULL",
-                "too little disk space: writes are refused, reads go on; free space or grow the volume",
+                "too little disk space for what has to be written next, which waits; reads go on; free space or grow the volume",
             );
         } else {
             core.problems.remove("DISK_FULL");

@@ -149,6 +149,16 @@ mod tests {
     }
 
     #[test]
+    fn a_receiver_with_little_time_gets_what_is_there_or_nothing() {
+        let queue = Queue::bounded(of_items(10));
+        assert_eq!(queue.pop_within(Duration::from_millis(1)), None::<u8>);
+        queue.push(1, 1000).unwrap();
+        assert_eq!(queue.push(2, 1), Err(2), "full");
+        assert_eq!(queue.pop_within(Duration::ZERO), Some(1));
+        assert_eq!(queue.push(3, 1000), Ok(()), "what was taken makes room");
+    }
+
+    #[test]
     fn takes_only_the_wanted_head() {
         let queue = Queue::bounded(of_items(10));
         for item in [1, 2, 9, 3] {

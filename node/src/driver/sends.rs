@@ -93,6 +93,13 @@ mod tests {
         PeerMessage::Append { epoch, prev: Position::ZERO, entries, committed, round: 1, answered_probe: 0 }
     }
 
+    fn in_round(wanted: u64, mut message: PeerMessage) -> PeerMessage {
+        if let PeerMessage::Append { round, .. } = &mut message {
+            *round = wanted;
+        }
+        message
+    }
+
     fn record() -> Vec<Entry> {
         let noop = Record { timestamp: 0, content: 0, clients: Vec::new(), payload: Payload::Noop };
         vec![noop.encode(Position::ZERO, Epoch(1))]
@@ -102,7 +109,11 @@ mod tests {
     fn sent_to(sends: &mut Sends<u8>, link: &Arc<u8>) -> Vec<(u64, usize)> {
         let mut taken = Vec::new();
         sends.take_into(&mut taken);
-        let of_link = taken.into_iter().filter(|(to, _)| Arc::ptr_eq(to, link));
+        of(&taken, link)
+    }
+
+    fn of(taken: &[(Arc<u8>, PeerMessage)], link: &Arc<u8>) -> Vec<(u64, usize)> {
+        let of_link = taken.iter().filter(|(to, _)| Arc::ptr_eq(to, link));
         of_link
             .map(|(_, message)| match message {
                 PeerMessage::Append { committed, entries, .. } => (committed.0, entries.len()),
@@ -134,10 +145,10 @@ mod tests {
             sends.push(link, append(1, 5, vec![]));
         }
         sends.push(&one, append(1, 6, record()));
-        assert!(!sends.is_empty());
-        let mut both = Sends::default();
-        std::mem::swap(&mut both, &mut sends);
-        assert_eq!(sent_to(&mut both, &one), [(6, 1)]);
+        let mut taken = Vec::new();
+        sends.take_into(&mut taken);
+        assert_eq!(of(&taken, &one), [(6, 1)]);
+        assert_eq!(of(&taken, &other), [(5, 0)], "of another connection nothing is left out");
         sends.push(&one, append(1, 6, record()));
         sends.push(&other, append(1, 5, vec![]));
         sends.push(&one, append(1, 7, vec![]));
@@ -147,12 +158,26 @@ mod tests {
     #[test]
     fn news_that_says_more_stays() {
         let link = Arc::new(1);
-        for (old, new) in [(append(2, 5, vec![]), append(1, 6, vec![])), (append(1, 5, vec![]), append(1, 4, vec![]))] {
+        let news = |epoch, committed| append(epoch, committed, vec![]);
+        let of_a_round_before = in_round(0, news(1, 6));
+        for (old, new) in [(news(2, 5), news(1, 6)), (news(1, 5), news(1, 4)), (news(1, 5), of_a_round_before)] {
             let mut sends = Sends::<u8>::default();
             sends.push(&link, old);
             sends.push(&link, new);
             assert_eq!(sent_to(&mut sends, &link).len(), 2);
         }
+    }
+
+    #[test]
+    fn news_of_a_later_round_takes_the_place_of_a_heartbeat_and_its_haste() {
+        let link = Arc::new(1);
+        let mut sends = Sends::<u8>::default();
+        sends.push(&link, append(1, 5, vec![]));
+        sends.end_step(false);
+        sends.push(&link, in_round(2, append(1, 6, vec![])));
+        sends.end_step(true);
+        assert!(sends.is_urgent());
+        assert_eq!(sent_to(&mut sends, &link), [(6, 0)]);
     }
 
     #[test]

@@ -306,8 +306,8 @@ impl World {
     }
 
     fn forgotten_leader_is_told(&self, old: &ClusterStatus) -> bool {
-        let now = &self.api.objects.resource.status;
-        let Some(config) = old.config.as_ref().filter(|_| old.leader_epoch < now.leader_epoch) else { return true };
+        let forgotten = old.leader_epoch < self.api.highest_leader_epoch;
+        let Some(config) = old.config.as_ref().filter(|_| forgotten) else { return true };
         let knows = |node: &Persistent| {
             let promise = &node.promise;
             promise.epoch > old.epoch || (promise.epoch == old.epoch && promise.leader.is_some() && !old.has_leader())

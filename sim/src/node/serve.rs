@@ -268,3 +268,7 @@ pub(crate) fn config(config: &rdb_protocol::ClusterConfig) -> String {
         config.cohort.iter().map(|m| format!("{}@{:04x}", m.name, m.incarnation.0 >> 48)).collect();
     format!("{} (W={} of {})", config.version, config.acks, names.join(" "))
 }
+
+pub(crate) fn configs(pair: &rdb_protocol::ConfigPair) -> String {
+    pair.standing().map(config).collect::<Vec<_>>().join(" → ")
+}

@@ -289,10 +289,10 @@ fn divergence(
     applied: Index,
 ) -> DivergenceReport {
     let to = log.last();
-    // As the leader that wrote them, this node may have acknowledged all records of its epoch, the last one or not: the hint
+    // As the leader that wrote them, this node may have acknowledged all records of the last epoch that it opened in: the hint
     // on disk lags behind.
     #[allow(unused_mut, reason = "changed by a planted bug")]
-    let mut wrote = log.epochs().into_iter().find(|end| end.epoch == control.core.led);
+    let mut wrote = log.epochs().into_iter().find(|end| end.epoch == control.core.opened);
     rdb_protocol::if_planted!(ReceiptMissesRecords => { wrote = None; });
     let acknowledged = control.core.acknowledged.min(to.index).max(wrote.map_or(Index::ZERO, |end| end.index));
     DivergenceReport {

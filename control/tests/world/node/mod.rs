@@ -71,7 +71,7 @@ pub struct Node {
     answered_ms: u64,
     pub lease_request: u64,
     waiting_since_ms: Option<u64>,
-    divergences: Vec<DivergenceReport>,
+    pub divergences: Vec<DivergenceReport>,
     waits_lease: bool,
     pub lease_until_ms: u64,
     pub created: bool,
