@@ -137,7 +137,8 @@ e2e-long: kind-up
 bench-failover: kind-up
 	$(E2E) bench -n $(RUNS) --outage 300
 
-# Lints the charts, renders them with several sets of values, and checks what they refuse. Needs helm, and no cluster.
+# Lints the charts, renders them with several sets of values, and checks what they refuse. Needs Go where there is
+# no helm, and no cluster.
 .PHONY: charts-test bench-fleet
 charts-test:
 	cargo test $(CARGO_FLAGS) -p rdb-operator --test charts
