@@ -27,9 +27,9 @@ const HOLD_FOR_LOST_MICROS: u64 = 600_000_000;
 const MAX_HELD_WAL_BYTES: u64 = 256 << 20;
 /// Sessions at once; each holds a read transaction.
 const MAX_SESSIONS: usize = 4;
-/// Least time for a chunk while clients write: 64 MiB a second. Unhindered, a copy of 220 MiB a second took more than half of a
-/// writing leader's throughput on two processors and one disk; this leaves it more than 70 %.
-const CHUNK_PAUSE: std::time::Duration = std::time::Duration::from_micros(15_625);
+/// Least time for a chunk while clients write: 48 MiB a second. Unhindered, a copy of 220 MiB a second took more than half of a
+/// writing leader's throughput on two processors and one disk; 64 MiB a second took up to a third of it.
+const CHUNK_PAUSE: std::time::Duration = std::time::Duration::from_micros(20_833);
 /// A receiver that takes nothing for so long has stalled.
 const STALLED: std::time::Duration = std::time::Duration::from_secs(30);
 /// Bytes per chunk, and chunks on their way: 4 MiB per stream.
