@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use rdb_engine::{
@@ -34,11 +34,15 @@ const APPLY_BYTES: usize = 4 << 20;
 
 /// Pause between two transactions of a follower: two to four groups of one client on a fast disk. What it adds to the age of a
 /// follower's reads is less than what a heartbeat's way adds.
-const APPLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(2);
+const APPLY_PAUSE: Duration = Duration::from_millis(2);
 
 /// After a group, news of its commit wait so long for the next one: twice what a client close by needs for its next request. A
 /// reader at a follower that asks for its own last write waits longer by as much.
-const NEWS_PAUSE: std::time::Duration = std::time::Duration::from_micros(300);
+const NEWS_PAUSE: Duration = Duration::from_micros(300);
+
+/// The first part of it is spent awake, if there is a second core: a lone client's next write then begins as it comes, which
+/// shortens it by a tenth. Costs at most this much processor time for a group.
+const LONE_CLIENT_SPIN: Duration = Duration::from_micros(150);
 
 /// A client's transaction on its way through the writer.
 pub struct WriteJob {
@@ -120,7 +124,7 @@ impl WorkerHandle {
     }
 
     /// Waits until `count` jobs wait, or a short while: see [`group::gather`].
-    pub(super) fn wait_for(&self, count: usize, limit: std::time::Duration) {
+    pub(super) fn wait_for(&self, count: usize, limit: Duration) {
         self.jobs.wait_for(count, limit);
     }
 
@@ -155,11 +159,14 @@ pub(super) struct Worker {
     pace: Pace,
     /// When records of a leader were last applied.
     applied_at: Option<Instant>,
+    /// There is a core for others while this thread spins.
+    may_spin: bool,
 }
 
 impl Worker {
     pub(super) fn start(node: Arc<Node>) -> std::io::Result<()> {
-        let worker = Worker { node, hands: Hands::Empty, pace: Pace::default(), applied_at: None };
+        let may_spin = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
+        let worker = Worker { node, hands: Hands::Empty, pace: Pace::default(), applied_at: None, may_spin };
         std::thread::Builder::new().name("database".into()).spawn(move || worker.run())?;
         Ok(())
     }
@@ -190,13 +197,20 @@ impl Worker {
     fn next_job(&self) -> Job {
         let (node, jobs) = (&self.node, &self.node.worker.jobs);
         if node.holds_news() {
-            let alone = self.pace.transactions <= 1;
-            if let Some(job) = alone.then(|| jobs.pop_within(NEWS_PAUSE)).flatten() {
+            if self.pace.transactions <= 1
+                && let Some(job) = self.next_of_lone_client()
+            {
                 return job;
             }
             node.release_news();
         }
         jobs.pop()
+    }
+
+    fn next_of_lone_client(&self) -> Option<Job> {
+        let jobs = &self.node.worker.jobs;
+        let spin = if self.may_spin { LONE_CLIENT_SPIN } else { Duration::ZERO };
+        jobs.spin_for(spin).or_else(|| jobs.pop_within(NEWS_PAUSE - spin))
     }
 
     /// A follower under load applies several records at once: one SQLite transaction for all of them takes hardly longer than one
