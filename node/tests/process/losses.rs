@@ -1,0 +1,96 @@
+//! Failovers with permitted loss: what consumers of changes are told, which keys are given out, and what the archive has.
+
+use std::io::{BufRead, BufReader};
+
+use rdb_protocol::admin::{Done, Reseed};
+use rdb_protocol::api::ErrorCode;
+use serde_json::{Value, json};
+
+use crate::support::{Cluster, Node, wait_until};
+
+/// A cluster whose leader, node 0, and node 1 have `sql` beyond what node 2 has. Nobody runs.
+fn parted(sql: &[&str], more: &[&str]) -> (Cluster, u64) {
+    let mut cluster = Cluster::prepare(3);
+    cluster.settings.change_stream = true;
+    cluster.bootstrap(3);
+    for sql in sql {
+        cluster.leader().batch(&[sql]).ok();
+    }
+    cluster.wait_same_log(2);
+    cluster.wait_applied(2);
+    let common = cluster.nodes[2].status().applied.0;
+    cluster.nodes[2].kill();
+    for sql in more {
+        cluster.leader().batch(&[sql]).ok();
+    }
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    (cluster, common)
+}
+
+/// Node 2 leads, and node 1 gives up what node 2 has not.
+fn lose(cluster: &mut Cluster) {
+    for i in [2, 1] {
+        if !cluster.nodes[i].is_running() {
+            cluster.nodes[i].start();
+        }
+    }
+    cluster.elect_with_loss(2);
+}
+
+/// The first `count` lines of a stream that has them; one that ends before is opened again.
+fn lines(address: std::net::SocketAddr, from: &str, count: usize) -> Vec<Value> {
+    let url = format!("http://{address}/v1/changes?from={from}");
+    loop {
+        let response = ureq::get(&url).call().unwrap();
+        let read = BufReader::new(response.into_body().into_reader()).lines().take(count);
+        let found: Vec<Value> = read.map_while(Result::ok).map(|line| serde_json::from_str(&line).unwrap()).collect();
+        if found.len() == count {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn no_position_is_too_large_to_ask_for() {
+    let cluster = Cluster::start(1);
+    for query in
+        ["from=9/18446744073709551615", "from=1/18446744073709551615&records", "from=0/18446744073709551615&end"]
+    {
+        cluster.leader().get(&format!("/v1/changes?{query}"));
+        assert_eq!(cluster.leader().query("SELECT 1").value(), 1, "{query}");
+    }
+}
+
+#[test]
+fn a_consumer_that_waits_where_its_record_never_came_hears_that_it_is_lost() {
+    let (mut cluster, common) = parted(&["CREATE TABLE t(v)"], &["INSERT INTO t VALUES ('lost')"; 3]);
+    cluster.nodes[2].start();
+    let lost = common + 3;
+    let address = cluster.nodes[2].address;
+    let waiting = std::thread::scope(|scope| {
+        let waiting = scope.spawn(move || lines(address, &format!("1/{lost}"), 2));
+        lose(&mut cluster);
+        for _ in 0..5 {
+            cluster.leader().batch(&["INSERT INTO t VALUES ('kept')"]).ok();
+        }
+        waiting.join().unwrap()
+    });
+    let told = json!({"epoch": 1, "after": common, "through": lost});
+    assert_eq!((&waiting[0]["lost"], &waiting[0]["position"]["index"]), (&told, &json!(common)));
+    assert_eq!(waiting[1]["lost"], json!({"epoch": 1, "after": common}), "the mark, for those who had less");
+
+    // Who is behind knows nothing of a loss: node 0 still has what was lost, and nothing else.
+    cluster.nodes[0].start();
+    assert_eq!(cluster.nodes[0].get(&format!("/v1/changes?from=2/{lost}")).ok(), "");
+    // Nor does one whose log begins behind the place where they part.
+    let call = Reseed { epoch: cluster.epoch, incarnation: cluster.nodes[1].member().incarnation };
+    cluster.nodes[1].admin::<Done>("reseed", &call).unwrap();
+    wait_until("node 1 is seeded", || cluster.nodes[1].status().first_retained.0 > lost);
+    cluster.wait_caught_up(1);
+    cluster.leader().batch(&["INSERT INTO t VALUES ('kept')"; 4]).ok();
+    let base = cluster.nodes[1].status().first_retained.0 - 1;
+    for index in [base - 1, base, base + 1] {
+        let reply = cluster.nodes[1].get(&format!("/v1/changes?from=1/{index}"));
+        assert_eq!(reply.error(), ErrorCode::PositionLost, "{index}");
+    }
+}
