@@ -94,3 +94,37 @@ fn a_consumer_that_waits_where_its_record_never_came_hears_that_it_is_lost() {
         assert_eq!(reply.error(), ErrorCode::PositionLost, "{index}");
     }
 }
+
+#[test]
+fn no_key_is_given_out_twice_though_nobody_writes_before_the_next_failover() {
+    let (mut cluster, common) = parted(
+        &[
+            "CREATE TABLE empty(id INTEGER PRIMARY KEY AUTOINCREMENT, rowid)",
+            "CREATE TABLE counted(\"the \"\"key\" INTEGER PRIMARY KEY AUTOINCREMENT)",
+            "CREATE TABLE reset(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+            "CREATE TABLE full(id INTEGER PRIMARY KEY AUTOINCREMENT)",
+            "CREATE TABLE other(a INTEGER, b, PRIMARY KEY (a, b)) /* AUTOINCREMENT */",
+            "INSERT INTO counted VALUES (7)",
+            "INSERT INTO reset VALUES (5000000)",
+            "DELETE FROM sqlite_sequence WHERE name = 'reset'",
+            "INSERT INTO full VALUES (9223372036854775000)",
+        ],
+        &["INSERT INTO empty DEFAULT VALUES", "INSERT INTO counted DEFAULT VALUES", "INSERT INTO reset DEFAULT VALUES"],
+    );
+    lose(&mut cluster);
+    let counters = "SELECT group_concat(name || ' ' || typeof(seq) || ' ' || seq) FROM
+                    (SELECT name, seq FROM sqlite_sequence ORDER BY name)";
+    let wanted = "counted integer 1000007,empty integer 1000000,full integer 9223372036854775807,reset integer 6000000";
+    wait_until("the counters are advanced", || cluster.leader().query(counters).value() == wanted);
+    assert_eq!(lines(cluster.leader().address, &format!("1/{common}"), 1)[0]["lost"]["after"], common);
+    cluster.reconfigure(&[1, 2], 1);
+    cluster.elect(1);
+    for (table, key) in [("empty", 1_000_001), ("counted", 1_000_008), ("reset", 6_000_001)] {
+        let sql = format!("INSERT INTO {table} DEFAULT VALUES");
+        assert_eq!(cluster.leader().execute(&sql, json!([])).ok()["last_insert_rowid"], key, "{table}");
+    }
+    assert!(!cluster.leader().execute("INSERT INTO full DEFAULT VALUES", json!([])).is_ok());
+    cluster.leader().execute("INSERT INTO other VALUES (1, 2)", json!([])).ok();
+    cluster.wait_applied(2);
+    cluster.assert_equal_content();
+}
