@@ -6,7 +6,7 @@ use rdb_protocol::admin::{Done, Reseed};
 use rdb_protocol::api::ErrorCode;
 use serde_json::{Value, json};
 
-use crate::support::{Cluster, Node, wait_until};
+use crate::support::{Cluster, Ledger, Node, wait_until};
 
 /// A cluster whose leader, node 0, and node 1 have `sql` beyond what node 2 has. Nobody runs.
 fn parted(sql: &[&str], more: &[&str]) -> (Cluster, u64) {
@@ -127,4 +127,32 @@ fn no_key_is_given_out_twice_though_nobody_writes_before_the_next_failover() {
     cluster.leader().execute("INSERT INTO other VALUES (1, 2)", json!([])).ok();
     cluster.wait_applied(2);
     cluster.assert_equal_content();
+}
+
+#[test]
+fn the_archive_has_what_a_log_held_and_its_database_did_not_show_yet() {
+    let mut cluster = Cluster::start(3);
+    let mut ledger = Ledger::create(cluster.leader());
+    cluster.leader().batch(&["CREATE TABLE t(v)"]).ok();
+    cluster.wait_same_log(2);
+    cluster.nodes[2].kill();
+    cluster.leader().batch(&["INSERT INTO t VALUES ('committed')"]).ok();
+    cluster.nodes[1].kill();
+    let doubtful = json!({"deadline_ms": 300, "sql": "INSERT INTO t VALUES ('flushed')"});
+    assert_eq!(cluster.leader().post("/v1/execute", &doubtful).error(), ErrorCode::UnknownOutcome);
+    cluster.nodes[0].kill();
+    lose(&mut cluster);
+    ledger.write_all(cluster.leader(), 1, 100);
+    cluster.nodes[0].start();
+    cluster.lossy = true;
+    cluster.follow(0);
+    cluster.wait_caught_up(0);
+    cluster.lossy = false;
+    let status = cluster.nodes[0].status();
+    let [report] = &status.divergences[..] else { panic!("{:?}", status.divergences) };
+    assert!(report.complete, "{report:?}");
+    let rows = cluster.nodes[0].call("GET", &format!("/v1/divergence/{}", report.archive), &[], b"").unwrap();
+    let text = rows.body.as_str().expect("lines").to_owned();
+    assert!(text.contains("committed") && text.contains("flushed"), "{text}");
+    ledger.check(cluster.leader());
 }
