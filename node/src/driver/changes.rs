@@ -47,7 +47,8 @@ enum Place {
     Unknown,
 }
 
-/// `epoch` is the node's own.
+/// `epoch` is that of the newest record that the node shows. One that it only promised says nothing yet: the old leader may be
+/// elected again, with all its records.
 fn place(reader: &LogReader, token: Token, epoch: Epoch) -> Place {
     match reader.position(token.index) {
         Some(at) if at.epoch == token.epoch => return Place::Here,
@@ -129,7 +130,7 @@ impl Node {
             let at = token_of(reader.position(self.view.applied()).unwrap_or(base));
             return Ok((at, Some(json!({ "position": at }))));
         };
-        match place(reader, from, self.view.epoch()) {
+        match place(reader, from, self.shown_epoch(reader)) {
             Place::Here | Place::Ahead => Ok((from, None)),
             Place::Lost(kept) => Ok((kept, Some(lost_line(from, kept)))),
             Place::Unknown => {
@@ -215,13 +216,17 @@ impl Node {
         }
     }
 
+    fn shown_epoch(&self, reader: &LogReader) -> Epoch {
+        reader.position(self.view.applied()).unwrap_or(reader.base()).epoch
+    }
+
     /// Where the token is now; `None` when the stream's data are others, or none. Whoever looks at whole records takes them as
     /// they come.
     fn look(&self, generation: u64, reader: &LogReader, call: &ChangesCall, token: Token) -> Option<Place> {
         if self.lock().generation != generation || !self.view.serving() {
             return None;
         }
-        Some(if call.records { Place::Here } else { place(reader, token, self.view.epoch()) })
+        Some(if call.records { Place::Here } else { place(reader, token, self.shown_epoch(reader)) })
     }
 }
 

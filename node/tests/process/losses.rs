@@ -96,6 +96,18 @@ fn a_consumer_that_waits_where_its_record_never_came_hears_that_it_is_lost() {
 }
 
 #[test]
+fn a_record_whose_leader_may_be_elected_again_is_not_called_lost() {
+    let (mut cluster, common) = parted(&["CREATE TABLE t(v)"], &["INSERT INTO t VALUES ('kept')"; 2]);
+    cluster.nodes.iter_mut().for_each(Node::start);
+    cluster.fence(None);
+    let token = format!("1/{}", common + 2);
+    assert_eq!(cluster.nodes[2].get(&format!("/v1/changes?from={token}")).ok(), "");
+    cluster.promote(0, None, 0);
+    let found = lines(cluster.nodes[2].address, &token, 1);
+    assert_eq!((found[0].get("lost"), &found[0]["position"]["epoch"]), (None, &json!(2)));
+}
+
+#[test]
 fn no_key_is_given_out_twice_though_nobody_writes_before_the_next_failover() {
     let (mut cluster, common) = parted(
         &[
