@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rdb_record::Entry;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::Failure;
 use crate::args::LogOptions;
@@ -57,13 +57,13 @@ fn print_directory(directory: &Path, options: &LogOptions, out: &mut impl Write)
 /// One line.
 pub(crate) fn print_entry(entry: &Entry, out: &mut impl Write) -> Result<(), Failure> {
     let position = json!({ "epoch": entry.position.epoch, "index": entry.position.index });
-    let mut line = match entry.decode() {
-        Ok(record) => rdb_engine::record_to_json(&record),
-        Err(error) => json!({ "error": error.to_string() }),
+    let mut line = Map::from_iter([("position".to_owned(), position), ("bytes".to_owned(), json!(entry.bytes.len()))]);
+    let line = match entry.decode() {
+        Ok(record) => rdb_engine::record_to_text(&record, line),
+        Err(error) => {
+            line.insert("error".to_owned(), json!(error.to_string()));
+            Value::Object(line).to_string()
+        }
     };
-    if let Some(object) = line.as_object_mut() {
-        object.insert("position".to_owned(), position);
-        object.insert("bytes".to_owned(), json!(entry.bytes.len()));
-    }
     writeln!(out, "{line}").map_err(Failure::io("writing"))
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rdb_protocol::api::{Consistency, Token};
+use rdb_protocol::api::{Consistency, ErrorCode, Token};
 use serde_json::{Map, Value, json};
 
 use crate::client::Client;
@@ -97,7 +97,7 @@ impl Keeper {
         let path = format!("/v1/changes?from={}/{}", position.epoch, position.index);
         let mut line = Vec::new();
         // A stream ends with its node, or when we are told to start anew; either way the next call goes on.
-        let _ = client
+        let ended = client
             .download(&path, |part| {
                 for byte in part {
                     if *byte == b'\n' {
@@ -109,6 +109,12 @@ impl Keeper {
                 }
             })
             .await;
+        // What is missing between the position and the log's beginning is not known: begin anew, too.
+        if matches!(ended, Ok(status) if status == ErrorCode::PositionLost.http_status()) {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.position = None;
+            state.losses += 1;
+        }
     }
 
     /// Reads the table, and the position of that read.

@@ -13,41 +13,41 @@ pub struct Shown {
     pub internal: bool,
 }
 
-/// The transactions of a record, each `{"key": "<client>:<sequence>"|absent, "changes": […]}`; a change is
-/// `{"table", "op": "insert"|"update"|"delete", "key", "old", "new"}`, or `{"op": "statement", "sql"}` for what changes the
-/// schema. `None`: the record carries no row changes.
+/// The transactions of a record as the text of a JSON array, each `{"changes": […], "key": "<client>:<sequence>"|absent}`; a
+/// change is `{"table", "op": "insert"|"update"|"delete", "key", "old", "new"}`, with `"new_key"` when a hidden rowid changes, or `{"op": "statement", "sql"}` for what changes
+/// the schema. `None`: the record carries no row changes.
 ///
 /// An update's `new` holds the whole row where the record has old values, and the changed columns otherwise. Columns without a
 /// name in the record are called by their places.
-pub fn changes_of(record: &Record, shown: Shown) -> Result<Option<Vec<Json>>, rdb_record::RecordError> {
+///
+/// Written change by change: a tree of the changes of one large transaction would take gigabytes.
+pub fn changes_of(record: &Record, shown: Shown) -> Result<Option<String>, rdb_record::RecordError> {
     let Some(rows) = record.payload.rows() else { return Ok(None) };
-    let decoded = rows.items()?;
-    let mut transactions = Vec::new();
-    let mut present = Transaction::default();
-    for item in &decoded.items {
-        match item {
-            RowItem::Begin { tag, .. } => {
-                std::mem::take(&mut present).end(&mut transactions);
-                let client = tag.and_then(|tag| record.clients.get(tag));
-                present.key = client.map(|tag| format!("{}:{}", tag.client, tag.sequence));
-            }
-            RowItem::Statement { sql, .. } => present.changes.push(json!({ "op": "statement", "sql": sql })),
-            RowItem::Row(change) => {
-                if let Some(table) = decoded.tables.get(change.table).filter(|table| shown.internal || !table.internal)
-                {
-                    present.changes.push(change_to_json(table, change));
-                }
+    let mut out = Transactions { text: "[".to_owned(), key: None, is_open: false };
+    rows.each_item(|tables, item| match item {
+        RowItem::Begin { tag, .. } => {
+            out.end();
+            let client = tag.and_then(|tag| record.clients.get(tag));
+            out.key = client.map(|tag| format!("{}:{}", tag.client, tag.sequence));
+        }
+        RowItem::Statement { sql, .. } => out.push(&json!({ "op": "statement", "sql": sql })),
+        RowItem::Row(change) => {
+            if let Some(table) = tables.get(change.table).filter(|table| shown.internal || !table.internal) {
+                out.push(&change_to_json(table, &change));
             }
         }
-    }
-    present.end(&mut transactions);
-    Ok(Some(transactions))
+    })?;
+    out.end();
+    out.text.push(']');
+    Ok(Some(out.text))
 }
 
-/// A record readably, whatever it holds: kind and content, without its position.
-pub fn record_to_json(record: &Record) -> Json {
+/// What [`changes_of`] writes for a record whose changes are none of a consumer's.
+pub const NO_CHANGES: &str = "[]";
+
+/// A record readably, whatever it holds, as the text of a JSON object: kind and content, and what is in `out` already.
+pub fn record_to_text(record: &Record, mut out: Map<String, Json>) -> String {
     let clients: Vec<String> = record.clients.iter().map(|tag| format!("{}:{}", tag.client, tag.sequence)).collect();
-    let mut out = Map::new();
     let mut put = |name: &str, value: Json| drop(out.insert(name.to_owned(), value));
     put("time_ms", json!(record.timestamp >> 16));
     put("content", json!(format!("{:016x}", record.content)));
@@ -82,12 +82,16 @@ pub fn record_to_json(record: &Record) -> Json {
         }
         Payload::Rows(_) | Payload::WithRows(..) => put("kind", json!("rows")),
     }
-    match changes_of(record, Shown { internal: true }) {
-        Ok(Some(changes)) => put("changes", json!(changes)),
-        Ok(None) => {}
-        Err(error) => put("error", json!(error.to_string())),
+    let changes = changes_of(record, Shown { internal: true }).unwrap_or_else(|error| {
+        put("error", json!(error.to_string()));
+        None
+    });
+    let mut text = Json::Object(out).to_string();
+    if let (Some(changes), true) = (changes, text.ends_with('}')) {
+        text.truncate(text.len() - 1);
+        text.push_str(&format!(",\"changes\":{changes}}}"));
     }
-    Json::Object(out)
+    text
 }
 
 fn statements_to_json(transaction: &rdb_record::StatementTransaction<'_>) -> Json {
@@ -98,21 +102,36 @@ fn statements_to_json(transaction: &rdb_record::StatementTransaction<'_>) -> Jso
     statements.collect()
 }
 
-#[derive(Default)]
-struct Transaction {
+/// Writes transactions; those without changes are left out.
+struct Transactions {
+    text: String,
+    /// Of the present one.
     key: Option<String>,
-    changes: Vec<Json>,
+    /// The present one has a change.
+    is_open: bool,
 }
 
-impl Transaction {
-    fn end(self, into: &mut Vec<Json>) {
-        if self.changes.is_empty() {
-            return;
+impl Transactions {
+    fn push(&mut self, change: &Json) {
+        let before = match (self.is_open, self.text.len()) {
+            (true, _) => ",",
+            (false, 1) => "{\"changes\":[",
+            (false, _) => ",{\"changes\":[",
+        };
+        self.is_open = true;
+        self.text.push_str(before);
+        self.text.push_str(&change.to_string());
+    }
+
+    fn end(&mut self) {
+        let key = self.key.take();
+        if std::mem::take(&mut self.is_open) {
+            self.text.push(']');
+            if let Some(key) = key {
+                self.text.push_str(&format!(",\"key\":{}", Json::from(key)));
+            }
+            self.text.push('}');
         }
-        into.push(match self.key {
-            Some(key) => json!({ "key": key, "changes": self.changes }),
-            None => json!({ "changes": self.changes }),
-        });
     }
 }
 
@@ -135,11 +154,17 @@ fn row<'a>(table: &TableShape, cells: impl IntoIterator<Item = (usize, CellRef<'
 fn key_to_json(table: &TableShape, key: &RowKey<'_>) -> Json {
     match key {
         RowKey::Rowid(rowid) => {
-            let name = table.key.first().map_or_else(|| "rowid".to_owned(), |place| name(table, *place));
+            let name = table.key.first().map_or_else(|| hidden_rowid(table), |place| name(table, *place));
             Json::Object(Map::from_iter([(name, cell_to_json(CellRef::Integer(*rowid)))]))
         }
         RowKey::Columns(cells) => row(table, table.key.iter().copied().zip(cells.iter().copied())),
     }
+}
+
+/// A hidden rowid by a name that no column has.
+fn hidden_rowid(table: &TableShape) -> String {
+    let is_column = |name: &&str| table.columns.iter().any(|column| column.eq_ignore_ascii_case(name));
+    ["rowid", "_rowid_", "oid"].into_iter().find(|name| !is_column(name)).unwrap_or("rowid").to_owned()
 }
 
 fn change_to_json(table: &TableShape, change: &RowChange<'_>) -> Json {
@@ -152,19 +177,23 @@ fn change_to_json(table: &TableShape, change: &RowChange<'_>) -> Json {
             };
             json!({ "table": table.name, "op": "insert", "key": key, "new": whole(new) })
         }
-        ChangeKind::Update { key, old, new, .. } => {
-            let key = key_to_json(table, key);
-            match old {
-                Some(old) => {
-                    let after = old.iter().zip(new).map(|(old, new)| new.unwrap_or(*old));
-                    let after = row(table, after.enumerate());
-                    json!({ "table": table.name, "op": "update", "key": key, "old": whole(old), "new": after })
-                }
-                None => {
-                    let changed = new.iter().enumerate().filter_map(|(place, cell)| Some((place, (*cell)?)));
-                    json!({ "table": table.name, "op": "update", "key": key, "new": row(table, changed) })
-                }
+        ChangeKind::Update { key, rowid, old, new } => {
+            let mut out = json!({ "table": table.name, "op": "update", "key": key_to_json(table, key) });
+            let Some(object) = out.as_object_mut() else { return out };
+            // The columns do not show it.
+            if let Some(rowid) = rowid.filter(|rowid| *key != RowKey::Rowid(*rowid)) {
+                object.insert("new_key".to_owned(), key_to_json(table, &RowKey::Rowid(rowid)));
             }
+            let after = match old {
+                Some(old) => {
+                    object.insert("old".to_owned(), whole(old));
+                    let after = old.iter().zip(new).map(|(old, new)| new.unwrap_or(*old));
+                    row(table, after.enumerate())
+                }
+                None => row(table, new.iter().enumerate().filter_map(|(place, cell)| Some((place, (*cell)?)))),
+            };
+            object.insert("new".to_owned(), after);
+            out
         }
         ChangeKind::Delete { key, old } => {
             let mut out = json!({ "table": table.name, "op": "delete", "key": key_to_json(table, key) });

@@ -52,7 +52,7 @@ pub mod value;
 pub mod writer;
 
 pub use applier::{Applier, ApplyGroup};
-pub use changes::{Shown, changes_of, record_to_json};
+pub use changes::{NO_CHANGES, Shown, changes_of, record_to_text};
 pub use diff::{DiffSummary, diff};
 pub use engine::{DbPosition, Engine, EngineOptions, EngineStats, Layout};
 pub use error::{ApplyError, CommitError, EngineError, Fatal, QueryError, SeedError, SqlFailure};

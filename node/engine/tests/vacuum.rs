@@ -114,10 +114,10 @@ fn consumers_of_changes_see_a_record_without_changes() {
         leader.run(keyed(format as u64, "VACUUM")).unwrap();
         let record = leader.last.clone().unwrap();
         assert!(matches!(record.payload.main(), Payload::Pages(_)));
-        assert_eq!(changes_of(&record, Shown { internal: true }).unwrap(), Some(Vec::new()));
+        assert_eq!(changes_of(&record, Shown { internal: true }).unwrap(), Some(NO_CHANGES.to_owned()));
         leader.sql("INSERT INTO t VALUES (1, 2)");
         let changes = changes_of(leader.last.as_ref().unwrap(), Shown::default()).unwrap().unwrap();
-        assert_eq!(changes.len(), 1);
+        assert_ne!(changes, NO_CHANGES);
     }
 }
 

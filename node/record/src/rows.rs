@@ -144,30 +144,43 @@ impl RowGroup {
 
     /// Decodes the items.
     pub fn items(&self) -> Result<RowItems<'_>, RecordError> {
+        let mut items = Vec::new();
+        let tables = self.each_item(|_, item| items.push(item))?;
+        Ok(RowItems { tables, items })
+    }
+
+    /// Decodes the items one after the other, each with the tables so far: together they can be many times the record.
+    pub fn each_item<'a>(
+        &'a self,
+        mut take: impl FnMut(&[TableShape], RowItem<'a>),
+    ) -> Result<Vec<TableShape>, RecordError> {
         let mut from = Cursor(&self.body);
-        let mut decoded = RowItems::default();
+        let mut tables = Vec::new();
         while !from.is_empty() {
-            match from.byte()? {
+            let item = match from.byte()? {
                 1 => {
                     let number = small(from.count()?)?;
                     let tag = from.count()?.checked_sub(1).map(|tag| usize::try_from(tag).unwrap_or(usize::MAX));
-                    decoded.items.push(RowItem::Begin { number, tag });
+                    RowItem::Begin { number, tag }
                 }
-                2 => decoded.tables.push(self.table(&mut from)?),
+                2 => {
+                    tables.push(self.table(&mut from)?);
+                    continue;
+                }
                 6 => {
                     let (number, sql) = (small(from.count()?)?, from.text()?);
                     let (named, args) = read_args(&mut from)?;
-                    decoded.items.push(RowItem::Statement { number, sql, named, args });
+                    RowItem::Statement { number, sql, named, args }
                 }
                 tag => {
                     let table = usize::try_from(from.count()?).unwrap_or(usize::MAX);
-                    let shape = decoded.tables.get(table).ok_or(RecordError::Malformed("a change without table"))?;
-                    let kind = self.change(tag, shape, &mut from)?;
-                    decoded.items.push(RowItem::Row(RowChange { table, kind }));
+                    let shape = tables.get(table).ok_or(RecordError::Malformed("a change without table"))?;
+                    RowItem::Row(RowChange { table, kind: self.change(tag, shape, &mut from)? })
                 }
-            }
+            };
+            take(&tables, item);
         }
-        Ok(decoded)
+        Ok(tables)
     }
 
     fn table(&self, from: &mut Cursor<'_>) -> Result<TableShape, RecordError> {

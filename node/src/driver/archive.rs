@@ -6,10 +6,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use bytes::Bytes;
 use rdb_engine::{Engine, EngineError, EngineOptions, SeedWriter};
 use rdb_log::LogReader;
 use rdb_protocol::status::DivergenceReport;
-use rdb_protocol::{Index, Position};
+use rdb_protocol::{Epoch, Index, Position};
 use rdb_record::Entry;
 
 use super::Node;
@@ -33,6 +34,10 @@ pub struct Tail {
 enum ArchiveError {
     #[error("the database already shows records of the tail, up to {0}")]
     AlreadyApplied(Index),
+    #[error("the database is at {0}/{1}, which is not in the tail")]
+    NotInTail(Epoch, Index),
+    #[error("the raw records: {0}")]
+    Record(#[from] rdb_record::RecordError),
     #[error(transparent)]
     Engine(#[from] EngineError),
     #[error(transparent)]
@@ -91,15 +96,33 @@ impl Node {
     }
 
     /// Compares the database that is about to be given up with `copy`, which holds the leader's records up to `index`. If
-    /// those are all from before the lost tail, the difference is the tail.
+    /// those are all from before the lost tail, the difference is the tail. Nobody else may have the database open.
     pub(super) fn compare_lost(&self, report: &DivergenceReport, index: Index, copy: &Path) {
         if index > report.from.index {
             tracing::warn!(archive = report.archive, "the leader's state before the loss is gone: raw records only");
             return;
         }
-        if let Err(error) = self.write_rows(report, copy, &self.paths.database) {
+        let whole = self.apply_rest(report);
+        if let Err(error) = whole.and_then(|()| self.write_rows(report, copy, &self.paths.database)) {
             tracing::warn!(archive = report.archive, %error, "the archive holds raw records only");
         }
+    }
+
+    /// Brings the database to the end of the tail: its log may have held more than it showed when its process ended.
+    fn apply_rest(&self, report: &DivergenceReport) -> Result<(), ArchiveError> {
+        let engine = Engine::open(EngineOptions::new(&self.paths.database))?;
+        let at = engine.position()?;
+        // One that went on with the next leader's records holds others' changes.
+        if at.index <= report.from.index || at.index > report.to.index || at.epoch > report.to.epoch {
+            return Err(ArchiveError::NotInTail(at.epoch, at.index));
+        }
+        let mut records = Bytes::from(std::fs::read(self.paths.archive.join(format!("{}.records", report.archive)))?);
+        let mut rest = Vec::new();
+        while !records.is_empty() {
+            let entry = Entry::read(&mut records)?;
+            rest.extend((entry.position.index > at.index).then_some(entry));
+        }
+        Ok(engine.applier()?.apply(&groups_of(&rest)?)?)
     }
 
     fn row_changes(&self, tail: &Tail, work: &Path) -> Result<(), ArchiveError> {
@@ -117,11 +140,14 @@ impl Node {
 
     /// Writes what makes `after` of `before` beside the raw records, and says so in the report.
     fn write_rows(&self, report: &DivergenceReport, before: &Path, after: &Path) -> Result<(), ArchiveError> {
-        let path = self.paths.archive.join(format!("{}.rows.jsonl", report.archive));
-        let mut out = BufWriter::new(File::create(path)?);
+        // Under its own name only when it is whole.
+        let part = self.paths.archive.join(format!("{}.rows.part", report.archive));
+        let mut out = BufWriter::new(File::create(&part)?);
         let summary = rdb_engine::diff(before, after, &mut out)?;
         out.flush()?;
         out.get_ref().sync_all()?;
+        std::fs::rename(part, self.paths.archive.join(format!("{}.rows.jsonl", report.archive)))?;
+        File::open(&self.paths.archive)?.sync_all()?;
         tracing::warn!(archive = report.archive, ?summary, "divergent tail made readable");
         let mut core = self.lock();
         core.control.update(|state| {

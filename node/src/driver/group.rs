@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Statement, Transaction, TransactionResult, Writer};
+use rdb_engine::{CommitError, GroupResult, Slot, SqlFailure, Transaction, TransactionResult, Writer};
+use rdb_protocol::BOOTSTRAP_VERSION;
 use rdb_protocol::api::{ApiError, ErrorCode, Outcome};
 use rdb_protocol::settings::LogFormat;
 use rdb_protocol::status::RecordPlace;
-use rdb_protocol::{BOOTSTRAP_VERSION, Epoch};
-use rdb_record::{LossMark, Payload, Record};
+use rdb_record::Record;
 use rdb_replication::{Input, ProposalRefusal, Time};
 use tokio::sync::oneshot;
 
-use super::Node;
 use super::worker::{WorkerHandle, WriteJob, not_leader};
+use super::{Node, loss};
 use crate::clock;
 
 /// Client transactions in one group: four times the clients of the largest benchmark, so that a group takes all that waits;
@@ -32,9 +32,6 @@ pub(super) struct Pace {
     pub transactions: usize,
     pub took: std::time::Duration,
 }
-
-/// One statement over a table with a row per AUTOINCREMENT table.
-const ADVANCE_DEADLINE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// A writer that may not begin looks again after so long, for deadlines that pass meanwhile.
 const RECHECK: std::time::Duration = std::time::Duration::from_millis(50);
@@ -74,23 +71,10 @@ pub(super) fn refuse(jobs: Vec<WriteJob>, error: &ApiError) {
     }
 }
 
-/// By how much AUTOINCREMENT counters advance after a failover with loss: keys that were given out by the lost leader may be
-/// known elsewhere. 40,000 rows a second (the fastest benchmark) for 25 seconds, several times the lag at which an
-/// asynchronous follower is still a candidate.
-const LOST_KEYS: u64 = 1_000_000;
-
 /// Runs a group to its end.
 pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
-    let lossy = node.lossy_epoch.load(Ordering::Acquire);
-    if lossy != 0 && lossy == node.view.epoch().0 {
-        if node.held_epoch.swap(lossy, Ordering::AcqRel) != lossy {
-            node.hold_for_lost();
-        }
-        if !mark_loss(node, lossy) || !run_group(node, writer, vec![advance_keys(lossy)]) {
-            // A write before it could give out a key twice.
-            return refuse(jobs, &not_leader());
-        }
-        node.lossy_epoch.store(0, Ordering::Release);
+    if loss::is_owed(node) && !loss::settle(node, writer) {
+        return refuse(jobs, &not_leader());
     }
     for group in groups(jobs) {
         run_group(node, writer, group);
@@ -112,42 +96,8 @@ fn groups(jobs: Vec<WriteJob>) -> Vec<Vec<WriteJob>> {
     groups
 }
 
-/// Before the first write after a failover with loss: a record that tells consumers of changes which positions vanished.
-fn mark_loss(node: &Arc<Node>, epoch: u64) -> bool {
-    // The job only lends its deadline.
-    let Some((slot, _)) = reserve(node, vec![advance_keys(epoch)]) else { return false };
-    let epoch = slot.epoch;
-    let kept = {
-        let core = node.lock();
-        let log = core.running.as_ref().map(|running| &running.log);
-        log.and_then(|log| log.epoch_end(Epoch(epoch.0.saturating_sub(1)))).unwrap_or_default()
-    };
-    let timestamp = node.timestamp();
-    let mark = LossMark { epoch: kept.epoch, after: kept.index };
-    let record = Record { timestamp, content: 0, clients: Vec::new(), payload: Payload::Loss(mark) };
-    let slot = Slot { epoch, previous: slot.previous, unix_ms: timestamp >> 16, timestamp };
-    let index = slot.previous.index.next();
-    node.group_since.store(clock::boot_micros(), Ordering::Release);
-    let done = commit(node, slot, record).is_ok();
-    node.group_since.store(0, Ordering::Release);
-    if done {
-        node.view.set_applied(index);
-        node.drive(Input::Applied { index });
-    }
-    done
-}
-
-/// The first write after a failover with loss. A database without AUTOINCREMENT has no such table, which is well.
-fn advance_keys(epoch: u64) -> WriteJob {
-    let sql = format!("UPDATE sqlite_sequence SET seq = seq + {LOST_KEYS}");
-    let transaction = Transaction { statements: vec![Statement::new(sql)], ..Transaction::default() };
-    let deadline = clock::instant() + ADVANCE_DEADLINE;
-    let (reply, _nobody) = oneshot::channel();
-    WriteJob { transaction, epoch: Epoch(epoch), deadline, reply }
-}
-
 /// False when the group could not begin, or was not committed here.
-fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) -> bool {
+pub(super) fn run_group(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) -> bool {
     let Some((slot, jobs)) = reserve(node, jobs) else { return false };
     // Whoever sent the others may rely on their not running any more.
     let (jobs, late) = jobs.into_iter().partition::<Vec<_>, _>(|job| job.epoch == slot.epoch);
@@ -221,7 +171,7 @@ fn vacuum_until(node: &Node, transactions: &[Transaction]) -> Option<std::time::
 const VACUUM_SHARE: u64 = 3;
 
 /// Waits for the right to write: while writes are stopped, or without a lease in async mode, the group waits.
-fn reserve(node: &Node, mut jobs: Vec<WriteJob>) -> Option<(rdb_replication::Slot, Vec<WriteJob>)> {
+pub(super) fn reserve(node: &Node, mut jobs: Vec<WriteJob>) -> Option<(rdb_replication::Slot, Vec<WriteJob>)> {
     loop {
         if node.disk.is_full() {
             refuse(jobs, &disk_full());
@@ -250,7 +200,7 @@ fn reserve(node: &Node, mut jobs: Vec<WriteJob>) -> Option<(rdb_replication::Slo
 
 /// The commit point: called by SQLite when all pages of the group are known and nothing is visible yet. Returns when the
 /// durability rule is met.
-fn commit(node: &Node, slot: Slot, record: Record) -> Result<(), CommitError> {
+pub(super) fn commit(node: &Node, slot: Slot, record: Record) -> Result<(), CommitError> {
     let entry = record.try_encode(slot.previous, slot.epoch).map_err(|error| {
         node.drive(Input::ReleaseSlot);
         CommitError(ErrorCode::RequestTooLarge.error(error.to_string(), "write less in one transaction"))
@@ -318,8 +268,9 @@ fn unknown() -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rdb_protocol::Index;
+    use rdb_engine::Statement;
     use rdb_protocol::api::Token;
+    use rdb_protocol::{Epoch, Index};
 
     fn failure(api: ApiError) -> Result<TransactionResult, SqlFailure> {
         Err(SqlFailure { api, sqlite_code: None })
@@ -329,7 +280,8 @@ mod tests {
     fn vacuum_is_a_group_of_its_own() {
         let job = |sql: &str| {
             let transaction = Transaction { statements: vec![Statement::new(sql)], ..Transaction::default() };
-            WriteJob { transaction, ..advance_keys(1) }
+            let (reply, _nobody) = oneshot::channel();
+            WriteJob { transaction, epoch: Epoch(1), deadline: clock::instant(), reply }
         };
         for (jobs, sizes) in [
             (&["a", "b"][..], &[2][..]),

@@ -30,6 +30,7 @@ mod copied;
 pub mod core;
 pub mod disk;
 pub mod group;
+mod loss;
 pub mod outputs;
 pub mod peers;
 pub mod queue;

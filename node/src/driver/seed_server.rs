@@ -21,8 +21,10 @@ pub const SEED_HEADER: &str = "Rdb-Seed";
 /// While a session is held, SQLite's WAL cannot be reused and grows with every write: long enough for a reconnect.
 const HOLD_MICROS: u64 = 30_000_000;
 /// The state at which a leader took over with loss is held for the old leader to compare with, when it comes back: as long
-/// as a machine takes to restart, and while SQLite's WAL, which cannot shrink meanwhile, stays below [`MAX_HELD_WAL_BYTES`].
+/// as a machine takes to restart, and while SQLite's WAL, which cannot shrink meanwhile, stays below [`MAX_HELD_WAL_BYTES`];
+/// and longer while hardly anything is written.
 const HOLD_FOR_LOST_MICROS: u64 = 600_000_000;
+const MIN_HELD_WAL_BYTES: u64 = 1 << 20;
 /// A quarter of the default volume.
 const MAX_HELD_WAL_BYTES: u64 = 256 << 20;
 /// Sessions at once; each holds a read transaction.
@@ -65,7 +67,8 @@ impl Held {
     fn expired(&self, now: u64, wal_bytes: u64) -> bool {
         let age = now.saturating_sub(self.used);
         if self.before_loss {
-            return age >= HOLD_FOR_LOST_MICROS || wal_bytes > MAX_HELD_WAL_BYTES;
+            let limit = if age >= HOLD_FOR_LOST_MICROS { MIN_HELD_WAL_BYTES } else { MAX_HELD_WAL_BYTES };
+            return wal_bytes > limit;
         }
         Arc::strong_count(&self.session) == 1 && age >= HOLD_MICROS
     }

@@ -159,12 +159,12 @@ fn fetch(node: &Arc<Node>) -> Result<Position, SeedFailure> {
     let (manifest, copy) = download(node, lost.as_ref().map(|report| report.from.index))?;
     let ready = node.paths.seed().join("ready");
     copy.install(&ready)?;
-    if let Some(report) = lost {
-        node.compare_lost(&report, manifest.info.index, &ready);
-    }
     let (resume, wait) = crossbeam_channel::bounded::<()>(1);
     node.worker.release(wait);
     node.set_engine(None);
+    if let Some(report) = lost {
+        node.compare_lost(&report, manifest.info.index, &ready);
+    }
     let installed = rdb_engine::replace(&node.paths.database, &ready).map_err(SeedFailure::from).and_then(|()| {
         node.set_engine(Some(node.open_engine()?));
         adopt(node, &manifest)

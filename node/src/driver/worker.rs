@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::group::Pace;
 use super::queue::{Limit, Queue};
-use super::{Node, group};
+use super::{Node, group, loss};
 use crate::clock;
 
 /// Client transactions that may wait for the writer; more are refused with `OVERLOADED`. At the slowest disk that is still
@@ -229,8 +229,19 @@ impl Worker {
         self.node.worker.woken.store(false, Ordering::Release);
         if self.node.view.is_open() {
             self.node.settle_applied();
+            self.settle_loss();
         } else if matches!(self.node.view.role(), RoleView::Follower | RoleView::Opening) {
             self.apply_backlog();
+        }
+    }
+
+    /// What could not be said now is said before the next write.
+    fn settle_loss(&mut self) {
+        let node = self.node.clone();
+        if loss::is_owed(&node)
+            && let Ok(writer) = self.writer()
+        {
+            loss::settle(&node, writer);
         }
     }
 

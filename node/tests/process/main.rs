@@ -11,6 +11,7 @@ mod endings;
 mod flush;
 mod groups;
 mod input;
+mod losses;
 mod reads;
 mod retries;
 mod seeds;

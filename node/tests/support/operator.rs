@@ -15,6 +15,8 @@ pub struct Cluster {
     pub settings: NodeSettings,
     pub epoch: Epoch,
     pub leader: usize,
+    /// Permits the loss of records: to the next leader, and to those who follow it.
+    pub lossy: bool,
     /// Where node .0 finds node .1, when not at its own address.
     pub detours: BTreeMap<(usize, usize), String>,
     config: ClusterConfig,
@@ -39,6 +41,7 @@ impl Cluster {
             settings: NodeSettings::default(),
             epoch: Epoch(0),
             leader: 0,
+            lossy: false,
             detours: BTreeMap::new(),
             config: ClusterConfig { version: 2, cohort: BTreeSet::new(), acks: 0 },
             cluster: ClusterId(random()),
@@ -106,7 +109,7 @@ impl Cluster {
             leader: self.leader().member(),
             peers: self.peers(i),
             settings: self.settings.clone(),
-            loss_permitted: false,
+            loss_permitted: self.lossy,
         };
         self.nodes[i].admin("follow", &call)
     }
@@ -142,6 +145,16 @@ impl Cluster {
         self.promote(leader, leave_out, 0);
     }
 
+    /// A new epoch that node `leader` leads, whatever the others had. Alone: they may have to give their data up.
+    pub fn elect_with_loss(&mut self, leader: usize) {
+        let cohort = BTreeSet::from([self.nodes[leader].member()]);
+        self.config = ClusterConfig { version: self.config.version + 1, cohort, acks: 0 };
+        self.lossy = true;
+        self.fence(None);
+        self.promote(leader, None, 0);
+        self.lossy = false;
+    }
+
     /// Makes node `leader` lead the epoch that was promised, and the running others but `leave_out` follow it.
     pub fn promote(&mut self, leader: usize, leave_out: Option<usize>, lease_wait_ms: u64) {
         self.try_promote(leader, lease_wait_ms).unwrap();
@@ -161,7 +174,7 @@ impl Cluster {
             leader: node.member(),
             config: ConfigPair::settled(self.config.clone()),
             lease_wait_ms,
-            lossy: false,
+            lossy: self.lossy,
             peers: self.peers(leader),
             settings: self.settings.clone(),
         };

@@ -5,6 +5,9 @@
 //! compared with their types and without collations, so that nothing that differs is taken for equal. Columns that only
 //! one side has count as changed when they hold something.
 
+mod exact;
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
@@ -13,6 +16,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde_json::{Map, Value as Json, json};
 
+use self::order::{Part, parents_first, part_of};
 use crate::authorizer::INTERNAL_PREFIX;
 use crate::connection::{io, sqlite};
 use crate::error::EngineError;
@@ -32,18 +36,36 @@ pub struct DiffSummary {
     pub unreadable: u64,
 }
 
-/// Writes what must be done to `old` to make it `new`, as JSON lines, table by table:
+/// Writes what must be done to `old` to make it `new`, as JSON lines in an order in which that can be done:
 /// `{"table": …, "op": "insert"|"delete"|"update", "key": {…}, "old": {…}, "new": {…}}` and
-/// `{"schema": name, "kind": …, "old": sql|null, "new": sql|null}`. Neither file is changed.
+/// `{"schema": name, "kind": …, "old": sql|null, "new": sql|null}`. Rows of tables without a key have no `key`. Values whose
+/// JSON is ambiguous are repeated as SQL: `"exact": {"old": {column: sql}, "new": {…}}`. Neither file is changed.
 pub fn diff(old: &Path, new: &Path, out: &mut dyn Write) -> Result<DiffSummary, EngineError> {
     let mut diff = Diff { connection: attach(old, new)?, out, summary: DiffSummary::default() };
-    diff.schema()?;
     let (old, new) = (tables(&diff.connection, "old")?, tables(&diff.connection, "new")?);
-    let names: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-    for name in names {
-        diff.table(name, old.get(name), new.get(name))?;
+    let schema = diff.schema_lines()?;
+    let unique: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let mut names = parents_first(&diff.connection, unique.into_iter())?;
+    diff.schema(&schema, Part::Before)?;
+    names.reverse();
+    let mut unreadable = BTreeSet::new();
+    for pass in [Pass::Gone, Pass::Made] {
+        for name in &names {
+            if !unreadable.contains(name) && !diff.table(name, old.get(*name), new.get(*name), pass)? {
+                unreadable.insert(*name);
+            }
+        }
+        names.reverse();
     }
+    diff.schema(&schema, Part::After)?;
     Ok(diff.summary)
+}
+
+/// Rows that go are listed before rows that come or change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    Gone,
+    Made,
 }
 
 fn comparing(error: rusqlite::Error) -> EngineError {
@@ -118,58 +140,70 @@ struct Diff<'a> {
 }
 
 impl Diff<'_> {
-    fn schema(&mut self) -> Result<(), EngineError> {
-        let side = |from: &str, to: &str, of: &str| {
+    /// What differs in the schemas; not parts of virtual tables, which come and go with those.
+    fn schema_lines(&self) -> Result<Vec<(Part, Json)>, EngineError> {
+        let side = |from: &str, to: &str, of: &str, schema: &str| {
             format!(
                 "SELECT {of}.type, {of}.name, o.sql, n.sql FROM {from} LEFT JOIN {to} USING (type, name)
-                 WHERE {of}.name NOT LIKE 'sqlite^_%' ESCAPE '^' AND {of}.name NOT LIKE '^_rdb^_%' ESCAPE '^'"
+                 WHERE {of}.name NOT LIKE 'sqlite^_%' ESCAPE '^' AND {of}.name NOT LIKE '^_rdb^_%' ESCAPE '^'
+                 AND {of}.name NOT IN (SELECT name FROM pragma_table_list WHERE schema = '{schema}' AND type = 'shadow')"
             )
         };
         let (old, new) = ("old.sqlite_schema o", "new.sqlite_schema n");
         let sql = format!(
             "{} AND o.sql IS NOT n.sql UNION ALL {} AND o.name IS NULL ORDER BY 1, 2",
-            side(old, new, "o"),
-            side(new, old, "n")
+            side(old, new, "o", "old"),
+            side(new, old, "n", "new")
         );
         let mut lines = Vec::new();
-        {
-            let mut stmt = self.connection.prepare(&sql).map_err(comparing)?;
-            let mut rows = stmt.query([]).map_err(comparing)?;
-            while let Some(row) = rows.next().map_err(comparing)? {
-                let text = |at| row.get::<_, Option<String>>(at).map_err(comparing);
-                lines.push(json!({ "schema": text(1)?, "kind": text(0)?, "old": text(2)?, "new": text(3)? }));
-            }
+        let mut stmt = self.connection.prepare(&sql).map_err(comparing)?;
+        let mut rows = stmt.query([]).map_err(comparing)?;
+        while let Some(row) = rows.next().map_err(comparing)? {
+            let text = |at| row.get::<_, Option<String>>(at).map_err(comparing);
+            let (kind, old, new) = (text(0)?, text(2)?, text(3)?);
+            let part = part_of(kind.as_deref().unwrap_or_default(), old.is_some(), new.is_some());
+            lines.push((part, json!({ "schema": text(1)?, "kind": kind, "old": old, "new": new })));
+        }
+        Ok(lines)
+    }
+
+    fn schema(&mut self, lines: &[(Part, Json)], part: Part) -> Result<(), EngineError> {
+        let mut lines: Vec<&Json> = lines.iter().filter(|(of, _)| *of == part).map(|(_, line)| line).collect();
+        if part == Part::After {
+            // Views before their triggers; what goes, goes the other way.
+            lines.reverse();
         }
         for line in lines {
             self.summary.schema += 1;
-            self.line(&line)?;
+            self.line(line)?;
         }
         Ok(())
     }
 
-    fn table(&mut self, name: &str, old: Option<&Table>, new: Option<&Table>) -> Result<(), EngineError> {
+    /// False: the table can't be read as a whole, as some virtual ones; it must not hide the others.
+    fn table(&mut self, name: &str, old: Option<&Table>, new: Option<&Table>, pass: Pass) -> Result<bool, EngineError> {
         let before = self.summary;
-        let compared = match (old, new) {
-            (Some(old), Some(new)) if !old.key.is_empty() && old.key == new.key => self.keyed(name, old, new),
-            (Some(old), Some(new)) if old.columns == new.columns => self.multiset(name, old),
-            (old, new) => old
-                .map_or(Ok(()), |old| self.whole(name, "old", "delete", old))
-                .and_then(|()| new.map_or(Ok(()), |new| self.whole(name, "new", "insert", new))),
+        let compared = match (old, new, pass) {
+            (Some(old), Some(new), _) if !old.key.is_empty() && old.key == new.key => self.keyed(name, old, new, pass),
+            (Some(old), Some(new), _) if old.columns == new.columns => self.multiset(name, old, pass),
+            (Some(old), _, Pass::Gone) => self.whole(name, "old", "delete", old),
+            (_, Some(new), Pass::Made) => self.whole(name, "new", "insert", new),
+            _ => Ok(()),
         };
-        // Some virtual tables can't be read as a whole; they must not hide the others.
         if let Err(EngineError::Sqlite { why, .. }) = compared {
             self.summary = DiffSummary { unreadable: before.unreadable + 1, ..self.summary };
-            return self.line(&json!({ "table": name, "op": "unreadable", "why": why }));
+            self.line(&json!({ "table": name, "op": "unreadable", "why": why }))?;
+            return Ok(false);
         }
-        compared
+        compared.map(|()| true)
     }
 
     fn whole(&mut self, name: &str, side: &str, op: &str, table: &Table) -> Result<(), EngineError> {
         let sql = format!("SELECT {} FROM {side}.{}", list(&table.columns, ""), quoted(name));
-        self.rows(&sql, |row| Ok((op_line(name, op, &object(row, &table.columns, 0)?), 1)))
+        self.rows(&sql, |row| Ok((op_line(name, op, &table.key, &object(row, &table.columns, 0)?), 1)))
     }
 
-    fn keyed(&mut self, name: &str, old: &Table, new: &Table) -> Result<(), EngineError> {
+    fn keyed(&mut self, name: &str, old: &Table, new: &Table, pass: Pass) -> Result<(), EngineError> {
         let key: Vec<String> = old.key.iter().map(|key| quoted(key)).map(|key| format!("o.{key} = n.{key}")).collect();
         let (key, table) = (key.join(" AND "), quoted(name));
         let missing = |columns: &Table, of: &str, from: &str, other: &str| {
@@ -177,10 +211,12 @@ impl Diff<'_> {
             format!("SELECT {columns} FROM {from} WHERE NOT EXISTS (SELECT 1 FROM {other} WHERE {key})")
         };
         let (from_old, from_new) = (format!("old.{table} o"), format!("new.{table} n"));
-        let sql = missing(old, "o.", &from_old, &from_new);
-        self.rows(&sql, |row| Ok((op_line(name, "delete", &object(row, &old.columns, 0)?), 1)))?;
+        if pass == Pass::Gone {
+            let sql = missing(old, "o.", &from_old, &from_new);
+            return self.rows(&sql, |row| Ok((op_line(name, "delete", &old.key, &object(row, &old.columns, 0)?), 1)));
+        }
         let sql = missing(new, "n.", &from_new, &from_old);
-        self.rows(&sql, |row| Ok((op_line(name, "insert", &object(row, &new.columns, 0)?), 1)))?;
+        self.rows(&sql, |row| Ok((op_line(name, "insert", &new.key, &object(row, &new.columns, 0)?), 1)))?;
         let changed = changed_condition(old, new);
         let sql = format!(
             "SELECT {}, {} FROM {from_old} JOIN {from_new} ON {key} WHERE {changed}",
@@ -190,14 +226,15 @@ impl Diff<'_> {
         self.rows(&sql, |row| {
             let before = object(row, &old.columns, 0)?;
             let after = object(row, &new.columns, old.columns.len())?;
-            let of_key = |(column, _): &(&String, &Json)| old.key.contains(column);
-            let key: Map<String, Json> =
-                before.iter().filter(of_key).map(|(column, value)| (column.clone(), value.clone())).collect();
-            Ok((json!({ "table": name, "op": "update", "key": key, "old": before, "new": after }), 1))
+            let mut line = json!({ "table": name, "op": "update", "key": key_of(&before.values, &old.key),
+                                   "old": before.values, "new": after.values });
+            let exact = [("old", before.exact), ("new", after.exact)];
+            put_exact(&mut line, exact.into_iter().filter(|(_, exact)| !exact.is_empty()));
+            Ok((line, 1))
         })
     }
 
-    fn multiset(&mut self, name: &str, table: &Table) -> Result<(), EngineError> {
+    fn multiset(&mut self, name: &str, table: &Table, pass: Pass) -> Result<(), EngineError> {
         let (columns, quoted_name) = (list(&table.columns, ""), quoted(name));
         let exact: Vec<String> = table
             .columns
@@ -205,17 +242,17 @@ impl Diff<'_> {
             .map(|column| quoted(column))
             .map(|column| format!("{column} COLLATE BINARY, typeof({column})"))
             .collect();
+        let (op, wanted) = if pass == Pass::Gone { ("delete", "<") } else { ("insert", ">") };
         let sql = format!(
             "SELECT {columns}, sum(side) FROM (
                  SELECT {columns}, 1 AS side FROM new.{quoted_name}
                  UNION ALL SELECT {columns}, -1 FROM old.{quoted_name})
-             GROUP BY {} HAVING sum(side) <> 0",
+             GROUP BY {} HAVING sum(side) {wanted} 0",
             exact.join(", ")
         );
         self.rows(&sql, |row| {
             let surplus: i64 = row.get(table.columns.len())?;
-            let op = if surplus > 0 { "insert" } else { "delete" };
-            Ok((op_line(name, op, &object(row, &table.columns, 0)?), surplus.unsigned_abs()))
+            Ok((op_line(name, op, &[], &object(row, &table.columns, 0)?), surplus.unsigned_abs()))
         })
     }
 
@@ -267,22 +304,52 @@ fn changed_condition(old: &Table, new: &Table) -> String {
     conditions.join(" OR ")
 }
 
-fn op_line(table: &str, op: &str, row: &Map<String, Json>) -> Json {
-    let side = if op == "insert" { "new" } else { "old" };
-    json!({ "table": table, "op": op, side: row })
+/// A row's values, and those of them that JSON does not tell exactly.
+struct Object {
+    values: Map<String, Json>,
+    exact: Map<String, Json>,
 }
 
-fn object(row: &Row<'_>, columns: &[String], from: usize) -> rusqlite::Result<Map<String, Json>> {
-    let mut object = Map::new();
+fn op_line(table: &str, op: &str, key: &[String], row: &Object) -> Json {
+    let side = if op == "insert" { "new" } else { "old" };
+    let mut line = json!({ "table": table, "op": op, side: row.values });
+    if let (false, Some(line)) = (key.is_empty(), line.as_object_mut()) {
+        line.insert("key".to_owned(), key_of(&row.values, key));
+    }
+    if !row.exact.is_empty() {
+        put_exact(&mut line, [(side, row.exact.clone())]);
+    }
+    line
+}
+
+fn key_of(row: &Map<String, Json>, key: &[String]) -> Json {
+    let values = row.iter().filter(|(column, _)| key.contains(column));
+    Json::Object(values.map(|(column, value)| (column.clone(), value.clone())).collect())
+}
+
+fn put_exact<'a>(line: &mut Json, sides: impl IntoIterator<Item = (&'a str, Map<String, Json>)>) {
+    let exact: Map<String, Json> =
+        sides.into_iter().map(|(side, exact)| (side.to_owned(), Json::Object(exact))).collect();
+    if let (false, Some(line)) = (exact.is_empty(), line.as_object_mut()) {
+        line.insert("exact".to_owned(), Json::Object(exact));
+    }
+}
+
+fn object(row: &Row<'_>, columns: &[String], from: usize) -> rusqlite::Result<Object> {
+    let mut object = Object { values: Map::new(), exact: Map::new() };
     for (index, column) in columns.iter().enumerate() {
-        let value = match row.get_ref(from + index)? {
+        let stored = row.get_ref(from + index)?;
+        let value = match stored {
             ValueRef::Null => Value::Null,
             ValueRef::Integer(integer) => Value::Integer(integer),
             ValueRef::Real(real) => Value::Real(real),
             ValueRef::Text(text) => Value::Text(String::from_utf8_lossy(text).into_owned()),
             ValueRef::Blob(blob) => Value::Blob(blob.to_vec()),
         };
-        object.insert(column.clone(), value_to_json(&value));
+        if let Some(literal) = exact::literal(stored) {
+            object.exact.insert(column.clone(), Json::String(literal));
+        }
+        object.values.insert(column.clone(), value_to_json(&value));
     }
     Ok(object)
 }
