@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod carried;
 mod versions;
 #[path = "../workload/mod.rs"]
 mod workload;
