@@ -162,23 +162,6 @@ impl Authorizer {
 /// `random` and `randomblob`, which are seeded.
 const CONNECTION_FUNCTIONS: &[&str] = &["changes", "total_changes"];
 
-/// Pragma tables that say the same on every node whose databases are equal.
-const REPEATABLE_PRAGMAS: &[&str] = &[
-    "pragma_application_id",
-    "pragma_auto_vacuum",
-    "pragma_encoding",
-    "pragma_foreign_key_list",
-    "pragma_index_info",
-    "pragma_index_list",
-    "pragma_index_xinfo",
-    "pragma_page_count",
-    "pragma_page_size",
-    "pragma_table_info",
-    "pragma_table_list",
-    "pragma_table_xinfo",
-    "pragma_user_version",
-];
-
 /// What of an action depends on more than the database and the arguments.
 fn unrepeatable(action: &AuthAction<'_>) -> Option<String> {
     let among = |names: &[&str], name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
@@ -187,12 +170,13 @@ fn unrepeatable(action: &AuthAction<'_>) -> Option<String> {
             Some(format!("{function_name}()"))
         }
         AuthAction::Read { table_name, .. }
-            if starts_with_ignoring_case(table_name, "pragma_") && !among(REPEATABLE_PRAGMAS, table_name) =>
+            if starts_with_ignoring_case(table_name, "pragma_")
+                && !table_name.get("pragma_".len()..).is_some_and(pragma::is_repeatable) =>
         {
             Some(table_name.to_owned())
         }
-        AuthAction::Pragma { pragma_name, .. } if pragma_name.eq_ignore_ascii_case("optimize") => {
-            Some("PRAGMA optimize".to_owned())
+        AuthAction::Pragma { pragma_name, .. } if !pragma::is_repeatable(pragma_name) => {
+            Some(format!("PRAGMA {pragma_name}"))
         }
         _ => None,
     }

@@ -144,7 +144,7 @@ fn the_schema_changes_between_rows() {
          DROP TABLE a -> CREATE TABLE a(y, z) -> INSERT INTO a VALUES (1, 2) -> DROP TABLE a -> CREATE TABLE a(y, q) -> INSERT INTO a VALUES (1, 3)
          ?INSERT INTO a VALUES (9, 9) -> CREATE UNIQUE INDEX bad ON tt(id / 100)
          INSERT INTO a VALUES (9, 8)
-         ?ALTER TABLE t ADD COLUMN ck CHECK (ck IS NULL OR ck > 1) -> INSERT INTO t(x, ck) VALUES (1, 2)
+         ALTER TABLE t ADD COLUMN ck CHECK (ck IS NULL OR ck > 1) -> INSERT INTO t(x, ck) VALUES (1, 2)
          ALTER TABLE t ADD COLUMN z AS (x || 'x') -> UPDATE t SET x = 'q' -> PRAGMA user_version = 5 -> PRAGMA application_id = 9",
     );
 }
@@ -159,4 +159,16 @@ fn generated_columns_between_stored_ones() {
          INSERT OR REPLACE INTO t(a, b) VALUES (11, 5)
          DELETE FROM w WHERE v > 12 -> DELETE FROM t WHERE v = 12",
     );
+}
+
+#[test]
+fn what_tells_of_a_connection_is_not_kept_under_a_key() {
+    for pragma in ["PRAGMA database_list", "PRAGMA data_version", "SELECT name FROM pragma_table_list"] {
+        let mut run = Run::new(LogFormat::Mixed, 2);
+        run.follow();
+        let key = Some(RequestKey { tag: ClientTag { client: "c".to_owned(), sequence: 1 }, request_hash: 1 });
+        run.leader.run(Transaction { key, ..tx(&[pragma, "INSERT INTO plain(a) VALUES (1)"]) }).unwrap();
+        run.follow();
+        assert_equal(&run.leader, &run.follower);
+    }
 }
