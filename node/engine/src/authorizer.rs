@@ -36,6 +36,8 @@ impl Effects {
     const SCHEMA: u8 = 1;
     const PRAGMA: u8 = 2;
     const DEFER: u8 = 4;
+    const TABLE: u8 = 8;
+    const QUERY: u8 = 16;
 
     /// It may change the schema.
     pub(crate) fn schema(self) -> bool {
@@ -45,6 +47,16 @@ impl Effects {
     /// It changes the database by other means than rows.
     pub(crate) fn changes_for_sure(self) -> bool {
         self.0 & (Effects::SCHEMA | Effects::PRAGMA) != 0
+    }
+
+    /// It makes a table of what a query gives (CREATE TABLE … AS SELECT).
+    pub(crate) fn fills_table(self) -> bool {
+        self.0 & Effects::TABLE != 0 && self.0 & Effects::QUERY != 0
+    }
+
+    /// Nothing but reading.
+    pub(crate) fn none(self) -> bool {
+        self.0 & !Effects::QUERY == 0
     }
 
     /// It defers foreign keys.
@@ -78,7 +90,7 @@ pub(crate) struct Authorizer {
     effects: AtomicU8,
     /// What the statement uses that would be something else on another node.
     unrepeatable: Mutex<Option<String>>,
-    /// Tables that the statements since [`Authorizer::take_touched`] make, drop or alter, in lower case.
+    /// Tables that the statements since [`Authorizer::forget`] make, drop or alter, in lower case.
     touched: Mutex<BTreeSet<String>>,
     denial: Mutex<Option<Denial>>,
 }
@@ -101,11 +113,12 @@ impl Authorizer {
         self.internal.store(false, Ordering::Relaxed);
     }
 
-    /// Before a client's statement is compiled.
+    /// Before a client's statement is compiled, or run: then it may be compiled anew, and virtual tables compile their own.
     pub(crate) fn forget(&self) {
         self.effects.store(0, Ordering::Relaxed);
         *self.denial.lock() = None;
         *self.unrepeatable.lock() = None;
+        self.touched.lock().clear();
     }
 
     pub(crate) fn take_touched(&self) -> BTreeSet<String> {
@@ -186,13 +199,14 @@ fn unrepeatable(action: &AuthAction<'_>) -> Option<String> {
 fn check(action: &AuthAction<'_>) -> Result<u8, Denial> {
     use AuthAction as A;
     match *action {
-        A::Select | A::Recursive => Ok(0),
+        A::Select => Ok(Effects::QUERY),
+        A::Recursive => Ok(0),
         A::Read { table_name: name, .. }
         | A::Insert { table_name: name }
         | A::Update { table_name: name, .. }
         | A::Delete { table_name: name } => names(&[name], 0),
-        A::CreateTable { table_name: name }
-        | A::CreateView { view_name: name }
+        A::CreateTable { table_name: name } => names(&[name], Effects::SCHEMA | Effects::TABLE),
+        A::CreateView { view_name: name }
         | A::DropTable { table_name: name }
         | A::DropView { view_name: name }
         | A::AlterTable { table_name: name, .. } => names(&[name], Effects::SCHEMA),

@@ -13,6 +13,7 @@
 //! | [`execute`] | one client transaction inside of the group |
 //! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
 //! | [`replay`] | statement records of another leader, run again |
+//! | [`conduct`] | what the connection enforces: clients' SQL, or a leader's changes |
 //! | [`rows`], [`apply_rows`] | the group as row changes; row changes of another leader |
 //! | [`vacuum`] | VACUUM, a group of its own |
 //! | [`keys`] | outcomes kept under idempotency keys |
@@ -27,6 +28,7 @@
 mod apply_rows;
 mod attempt;
 mod commit;
+mod conduct;
 mod execute;
 pub(crate) mod keys;
 mod own_sql;
@@ -222,11 +224,7 @@ impl Writer {
             self.canonical = recording.canonical();
         }
         if recording.watched != self.rows.on {
-            self.rows.watch.install(self.session.db, recording.watched);
-            self.rows.on = recording.watched;
-            self.rows.stale = true;
-            self.cache.clear();
-            self.rows.sql.clear();
+            self.watch(recording.watched)?;
         }
         self.recording = recording;
         Ok(())

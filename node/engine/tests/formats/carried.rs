@@ -59,6 +59,136 @@ fn assert_alike(way: &str, leader: &Leader, follower: &Follower, work: &str) {
 }
 
 #[test]
+fn rows_that_are_copied_with_columns_they_lack() {
+    carried(
+        "CREATE TABLE a(id INTEGER PRIMARY KEY, x) -> INSERT INTO a(x) VALUES (1), (2)
+         ALTER TABLE a ADD COLUMN d DEFAULT 7 -> ALTER TABLE a ADD COLUMN e TEXT NOT NULL DEFAULT 1.50
+         ALTER TABLE a ADD COLUMN f REAL DEFAULT '3' -> ALTER TABLE a ADD COLUMN g INT DEFAULT ' 5 ' -> ALTER TABLE a ADD COLUMN h DEFAULT word
+         ALTER TABLE a ADD COLUMN i DEFAULT NULL -> ALTER TABLE a ADD COLUMN j DEFAULT 'random(x)' -> ALTER TABLE a ADD COLUMN k DEFAULT (-5)
+         CREATE TABLE b(id INTEGER PRIMARY KEY, x, d DEFAULT 7, e TEXT NOT NULL DEFAULT 1.50, f REAL DEFAULT '3', g INT DEFAULT ' 5 ', h DEFAULT word, i DEFAULT NULL, j DEFAULT 'random(x)', k DEFAULT (-5))
+         CREATE TABLE k(id TEXT PRIMARY KEY, x) WITHOUT ROWID -> INSERT INTO k VALUES (1, 2), (2, 3) -> ALTER TABLE k ADD COLUMN d DEFAULT 'q'
+         CREATE TABLE l(id TEXT PRIMARY KEY, x, d DEFAULT 'q') WITHOUT ROWID",
+        "?INSERT INTO b SELECT * FROM a
+         INSERT INTO l SELECT * FROM k
+         UPDATE b SET x = 5 -> UPDATE l SET id = id || 'x' -> UPDATE k SET id = id || 'y'
+         DELETE FROM a WHERE id = 1",
+    );
+    carried(
+        "CREATE TABLE a(x) -> INSERT INTO a VALUES (1), (NULL) -> ALTER TABLE a ADD COLUMN d DEFAULT 7 -> INSERT INTO a VALUES (3, NULL)
+         CREATE TABLE b(x, d DEFAULT 7)",
+        "INSERT INTO b SELECT * FROM a
+         UPDATE b SET x = 5",
+    );
+}
+
+#[test]
+fn tables_that_a_query_fills() {
+    carried(
+        "CREATE TABLE a(x) -> CREATE TABLE auto(id INTEGER PRIMARY KEY AUTOINCREMENT) -> INSERT INTO auto VALUES (8)
+         CREATE VIRTUAL TABLE f USING fts5(x)",
+        "INSERT INTO a VALUES (random()) -> CREATE TABLE c AS SELECT random() AS r
+         CREATE TABLE d AS SELECT random() AS r -> CREATE TABLE \"e \"\"f\" AS SELECT random() AS r, x'00' AS \"a b\", 'ä' FROM a
+         CREATE TABLE last AS SELECT last_insert_rowid() AS r
+         ?CREATE TABLE chg AS SELECT changes() AS r
+         INSERT INTO f VALUES ('hello') -> CREATE TABLE g AS SELECT rowid AS r FROM f WHERE f MATCH 'hello'
+         INSERT INTO f VALUES ('hello') -> CREATE TABLE h AS SELECT rowid AS r FROM f WHERE f MATCH 'hello'
+         UPDATE sqlite_sequence SET seq = 90 -> CREATE TABLE seqs AS SELECT * FROM sqlite_sequence
+         CREATE TABLE IF NOT EXISTS seqs AS SELECT 5
+         CREATE TABLE IF NOT EXISTS fresh AS SELECT x FROM a -> INSERT INTO fresh VALUES (3) -> UPDATE fresh SET x = 1
+         CREATE TABLE schema AS SELECT * FROM sqlite_schema
+         CREATE TABLE stat AS SELECT * FROM dbstat
+         EXPLAIN CREATE TABLE never AS SELECT 1",
+    );
+}
+
+#[test]
+fn new_tables_of_any_width_are_refused_or_carried() {
+    let columns: Vec<String> = (0..2000).map(|n| format!("c{n}")).collect();
+    let wide = format!("CREATE TABLE wide({})", columns.join(", "));
+    let mut run = Run::new(LogFormat::Logical, 2);
+    let refused = run.leader.try_sql(&wide).unwrap_err().api;
+    assert!(refused.message.contains("too wide") && refused.hint.contains("logFormat"), "{refused:?}");
+    let every = columns[1..].iter().map(|name| format!("{name} = 5")).collect::<Vec<_>>().join(", ");
+    run.leader.sql(&format!("CREATE TABLE less({})", columns[1..].join(", ")));
+    run.leader.sql("INSERT INTO less(c1, c1999) VALUES (1, 2)");
+    run.leader.sql(&format!("UPDATE less SET rowid = 9, {every}"));
+    run.follow();
+    // One that is there already does not hinder others.
+    let mut run = Run::new(LogFormat::Page, 2);
+    run.leader.sql(&wide);
+    run.follow();
+    run.leader.writer.record_as(Recording::new(LogFormat::Logical)).unwrap();
+    run.exact = false;
+    run.leader.sql("INSERT INTO plain(a) VALUES (1)");
+    assert_eq!(run.leader.code("INSERT INTO wide(c1) VALUES (1)"), ErrorCode::Forbidden);
+    run.follow();
+}
+
+#[test]
+fn full_text_in_the_batch_that_makes_it() {
+    carried("", "CREATE VIRTUAL TABLE f USING fts5(x) -> INSERT INTO f VALUES ('a') -> CREATE TABLE z(x) -> INSERT INTO f VALUES ('b')
+         INSERT INTO f VALUES ('c')
+         CREATE VIRTUAL TABLE g USING fts4(x) -> INSERT INTO g VALUES ('a') -> CREATE TABLE y(x) -> INSERT INTO g VALUES ('b')
+         CREATE VIRTUAL TABLE h USING fts5(x) -> INSERT INTO h VALUES ('a')");
+}
+
+#[test]
+fn full_text_commands_and_settings() {
+    carried(
+        "CREATE VIRTUAL TABLE f USING fts5(x, content='') -> CREATE TABLE docs(id INTEGER PRIMARY KEY, x)
+         CREATE VIRTUAL TABLE g USING fts5(x, content=docs, content_rowid=id) -> CREATE VIRTUAL TABLE h USING fts5(x, content='', contentless_delete=1)",
+        "INSERT INTO f(rowid, x) VALUES (1, 'a b') -> INSERT INTO docs(x) VALUES ('p q'), ('q r')
+         INSERT INTO g(g) VALUES ('rebuild')
+         INSERT INTO h(rowid, x) VALUES (4, 'zz'), (5, 'yy') -> DELETE FROM h WHERE rowid = 4
+         INSERT INTO f(f, rank) VALUES ('automerge', 2)
+         INSERT INTO f(rowid, x) VALUES (2, 'b c') -> INSERT INTO f(f, rank) VALUES ('crisismerge', 3) -> INSERT INTO f(f, rank) VALUES ('pgsz', 64)
+         INSERT INTO f(rowid, x) VALUES (3, 'c d') -> INSERT INTO f(f, rank) VALUES ('merge', -16)
+         INSERT INTO g(g, rank) VALUES ('secure-delete', 1) -> INSERT INTO g(g, rank) VALUES ('rank', 'bm25(2.0)')
+         INSERT INTO g(g, rowid, x) VALUES ('delete', 1, 'p q') -> INSERT INTO g(g) VALUES ('optimize')
+         INSERT INTO f(f) VALUES ('delete-all')
+         ALTER TABLE g RENAME TO gg -> INSERT INTO gg(gg) VALUES ('rebuild')
+         CREATE VIRTUAL TABLE v USING fts5vocab(gg, 'row') -> CREATE TABLE w AS SELECT * FROM v
+         DROP TABLE v -> DROP TABLE gg",
+    );
+}
+
+#[test]
+fn a_full_text_index_is_sound_after_its_settings_changed() {
+    let mut run = Run::new(LogFormat::Logical, 2);
+    run.leader.sql("INSERT INTO docs VALUES ('one', 'two')");
+    run.leader.sql("INSERT INTO docs(docs, rank) VALUES ('automerge', 8)");
+    run.follow();
+    assert_eq!(integer(&run.follower.query("SELECT count(*) FROM docs('two')")), 1);
+    run.compare();
+}
+
+/// Statements that a virtual table had compiled before rows were watched would empty its tables without a word.
+#[test]
+fn older_full_text_that_was_emptied_before() {
+    carried(
+        "CREATE VIRTUAL TABLE f USING fts4(x) -> INSERT INTO f VALUES ('a')
+         DELETE FROM f WHERE rowid = 1
+         INSERT INTO f(f) VALUES ('rebuild')
+         INSERT INTO f VALUES ('b')",
+        "INSERT INTO f(f) VALUES ('rebuild')
+         DELETE FROM f WHERE rowid = 1
+         INSERT INTO f VALUES ('c')
+         INSERT INTO f(f) VALUES ('optimize')",
+    );
+}
+
+#[test]
+fn tables_that_full_text_makes_for_itself() {
+    carried(
+        "CREATE VIRTUAL TABLE f USING fts3(x) -> INSERT INTO f VALUES ('a') -> INSERT INTO f VALUES ('b')",
+        "?INSERT INTO f(f) VALUES ('automerge=4')
+         ?INSERT INTO f(f) VALUES ('merge=4,2')
+         INSERT INTO f VALUES ('c')
+         CREATE TABLE z(x)",
+    );
+}
+
+#[test]
 fn spatial_indexes_with_columns_of_their_own() {
     carried(
         "CREATE VIRTUAL TABLE r USING rtree(id, a, b, +t, +u)",
@@ -66,6 +196,37 @@ fn spatial_indexes_with_columns_of_their_own() {
          UPDATE r SET t = 'y', a = 1 WHERE id = 1 -> UPDATE r SET id = 9 WHERE id = 2
          DELETE FROM r WHERE id = 1
          ALTER TABLE r RENAME TO rr -> INSERT OR REPLACE INTO rr VALUES (9, 1, 1, 1, 1)",
+    );
+}
+
+#[test]
+fn a_parent_table_that_is_dropped() {
+    let refill = "DROP TABLE p -> CREATE TABLE p(id INTEGER PRIMARY KEY, more) -> INSERT INTO p VALUES (1, 2)";
+    let parent = "CREATE TABLE p(id INTEGER PRIMARY KEY) -> INSERT INTO p VALUES (1)";
+    for (child, work) in [
+        ("REFERENCES p", format!("PRAGMA defer_foreign_keys = ON -> {refill}")),
+        ("REFERENCES p DEFERRABLE INITIALLY DEFERRED", refill.to_owned()),
+        ("REFERENCES p ON DELETE CASCADE", "DROP TABLE p".to_owned()),
+        ("REFERENCES p ON DELETE SET NULL", format!("INSERT INTO c VALUES (1) -> {refill}")),
+    ] {
+        carried(&format!("{parent}\nCREATE TABLE c(x {child}) -> INSERT INTO c VALUES (1)"), &work);
+    }
+}
+
+#[test]
+fn keys_that_compare_otherwise_than_their_columns() {
+    carried(
+        "CREATE TABLE t(k TEXT COLLATE NOCASE, v, PRIMARY KEY(k COLLATE BINARY)) WITHOUT ROWID -> INSERT INTO t VALUES ('a', 1), ('A', 2)
+         CREATE TABLE u(k TEXT, v, PRIMARY KEY(k COLLATE NOCASE, k)) WITHOUT ROWID -> INSERT INTO u VALUES ('a', 1), ('A', 2)
+         CREATE TABLE w(k TEXT COLLATE NOCASE, r REAL, v, PRIMARY KEY(k, r)) WITHOUT ROWID -> INSERT INTO w VALUES ('a', 1, 1), ('b', 2.5, 2)",
+        "UPDATE t SET v = 5 WHERE k = 'a' COLLATE BINARY
+         DELETE FROM t WHERE v = 5
+         UPDATE u SET v = 5 WHERE k = 'a' -> UPDATE u SET k = 'b' WHERE k = 'a' -> DELETE FROM u WHERE v = 5
+         UPDATE w SET k = upper(k)
+         UPDATE OR REPLACE w SET k = 'c', r = 4
+         INSERT OR REPLACE INTO w VALUES ('C', 4.0, 7)
+         REPLACE INTO w VALUES ('x', -0.0, 7), ('x', 0, 8), ('y', 9e999, 1), ('y', -9e999, 2)
+         DELETE FROM w WHERE r > 4 -> DELETE FROM w WHERE k = 'X'",
     );
 }
 
@@ -171,4 +332,26 @@ fn what_tells_of_a_connection_is_not_kept_under_a_key() {
         run.follow();
         assert_equal(&run.leader, &run.follower);
     }
+}
+
+/// Rows that are written again and again take few pages, but many bytes in a log of rows.
+#[test]
+fn a_log_of_rows_is_no_larger_than_a_record_may_be() {
+    const FITS: usize = 30;
+    let mut leader = Leader::with(|options| options.max_record_bytes = 4 << 20);
+    let mut follower = leader.seed();
+    leader.writer.record_as(Recording::new(LogFormat::Logical)).unwrap();
+    leader.sql("CREATE TABLE t(x)");
+    leader.sql("INSERT INTO t VALUES (1)");
+    let many = ["UPDATE t SET x = zeroblob(100000) || random()"; 3 * FITS];
+    assert_eq!(leader.run(tx(&many)).unwrap_err().code(), ErrorCode::RequestTooLarge);
+    let of_two = leader.group(&[tx(&many[..FITS]), tx(&many[..FITS])]);
+    assert!(of_two[0].is_ok());
+    assert_eq!(of_two[1].as_ref().unwrap_err().code(), ErrorCode::Overloaded, "it is sent again, and fits alone");
+    let filled = "CREATE TABLE c AS WITH RECURSIVE c(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM c WHERE i < 500)
+                  SELECT zeroblob(9000) AS b FROM c";
+    assert_eq!(leader.code(filled), ErrorCode::RequestTooLarge);
+    leader.sql("UPDATE t SET x = 5");
+    follower.applier.apply(&leader.take()).unwrap();
+    assert_alike("Logical", &leader, &follower, "");
 }
