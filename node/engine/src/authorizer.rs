@@ -38,6 +38,7 @@ impl Effects {
     const DEFER: u8 = 4;
     const TABLE: u8 = 8;
     const QUERY: u8 = 16;
+    const ALL_TABLES: u8 = 32;
 
     /// It may change the schema.
     pub(crate) fn schema(self) -> bool {
@@ -52,6 +53,11 @@ impl Effects {
     /// It makes a table of what a query gives (CREATE TABLE … AS SELECT).
     pub(crate) fn fills_table(self) -> bool {
         self.0 & Effects::TABLE != 0 && self.0 & Effects::QUERY != 0
+    }
+
+    /// It may go through all tables, in the order of SQLite's own list of them.
+    pub(crate) fn all_tables(self) -> bool {
+        self.0 & Effects::ALL_TABLES != 0
     }
 
     /// Nothing but reading.
@@ -222,7 +228,7 @@ fn check(action: &AuthAction<'_>) -> Result<u8, Denial> {
             names(&[table_name], Effects::SCHEMA)
         }
         // Of internal tables too: harmless, and they come with REINDEX and ANALYZE of everything.
-        A::Reindex { .. } | A::Analyze { .. } => Ok(Effects::SCHEMA),
+        A::Reindex { .. } | A::Analyze { .. } => Ok(Effects::SCHEMA | Effects::ALL_TABLES),
         A::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value),
         A::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
             Err(Denial::new("load_extension is not allowed", "the node runs no foreign code"))

@@ -123,6 +123,11 @@ impl Writer {
         let (session, sql) = (&self.session, &statement.sql);
         let compiled = self.cache.get(session.db, &session.authorizer, sql).map_err(refused)?;
         let mut touched = compiled.touched.clone();
+        if compiled.effects.all_tables() {
+            self.order_tables().map_err(environment)?;
+        }
+        let session = &self.session;
+        let compiled = self.cache.get(session.db, &session.authorizer, sql).map_err(refused)?;
         match run(compiled, &statement.args, &mut u64::MAX.clone()) {
             Ok(_) => {}
             Err(RunError::Sqlite(error)) if error.is_full() => return Err(ApplyError::Full(error.message)),

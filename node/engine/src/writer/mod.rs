@@ -236,6 +236,12 @@ impl Writer {
         self.cache.clear();
     }
 
+    /// Has SQLite read the schema anew. Its list of tables is a hash table, whose order tells of what was made and dropped
+    /// since the connection was opened, and the order in which ANALYZE and REINDEX go through it shows in the file.
+    fn order_tables(&mut self) -> Result<(), SqliteError> {
+        self.internal(|own| Stmt::internal(own.session.db, "PRAGMA writable_schema = RESET")?.execute())
+    }
+
     /// Runs a group. `commit` is called at most once, inside of SQLite's COMMIT, when the group's pages are known and
     /// nothing is visible yet; the group becomes visible when it returns `Ok`. When it returns `Err`, the group is
     /// rolled back and every transaction gets that error, also those that had failed by themselves: what they failed

@@ -172,8 +172,11 @@ impl Writer {
     /// Before a statement. One that is replayed is not logged, but does what it did on the leader for being logged there.
     pub(super) fn before_statement(&mut self, effects: Effects, touched: &BTreeSet<String>) -> Result<(), SqliteError> {
         let schema = self.rows.on && effects.changes_for_sure();
-        if self.buffers && schema {
+        if self.buffers && (schema || effects.all_tables()) {
             self.flush_buffers()?;
+        }
+        if effects.all_tables() {
+            self.order_tables()?;
         }
         if !self.rows.on || self.recording.replay {
             return Ok(());

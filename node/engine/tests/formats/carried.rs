@@ -322,6 +322,34 @@ fn generated_columns_between_stored_ones() {
     );
 }
 
+/// SQLite goes through tables in the order of a hash table, which tells of a connection's past.
+#[test]
+fn analyze_and_reindex_after_a_follower_restarted() {
+    for format in [LogFormat::Statement, LogFormat::Mixed, LogFormat::Logical] {
+        for case in 0..8 {
+            let mut dice = Dice(case);
+            let mut run = Run::new(format, 2);
+            for step in 0..60 {
+                let n = dice.below(40);
+                let verb =
+                    dice.of(&["CREATE TABLE tab#(x UNIQUE)", "DROP TABLE tab#", "INSERT INTO tab# VALUES (random())"]);
+                let _ = run.leader.try_sql(&verb.replace('#', &n.to_string()));
+                if step % 20 == 10 {
+                    run.follow();
+                    let other = run.leader.seed();
+                    let follower = std::mem::replace(&mut run.follower, other);
+                    run.follower = Follower::open(follower.into_dir());
+                }
+            }
+            run.leader.sql("ANALYZE");
+            run.leader.sql("REINDEX");
+            run.leader.sql("DELETE FROM sqlite_stat1 WHERE rowid % 2");
+            run.follow();
+            run.compare();
+        }
+    }
+}
+
 #[test]
 fn what_tells_of_a_connection_is_not_kept_under_a_key() {
     for pragma in ["PRAGMA database_list", "PRAGMA data_version", "SELECT name FROM pragma_table_list"] {
