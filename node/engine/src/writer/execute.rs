@@ -132,7 +132,7 @@ impl Writer {
             ran.unrepeatable = true;
         }
         let touched = compiled.touched.clone();
-        self.before_statement(effects, &touched)?;
+        self.before_statement(effects, &touched, statement)?;
         let session = &self.session;
         let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql).map_err(RunError::Refused)?;
         session.authorizer.forget();

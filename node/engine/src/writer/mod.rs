@@ -237,7 +237,8 @@ impl Writer {
     }
 
     /// Has SQLite read the schema anew. Its list of tables is a hash table, whose order tells of what was made and dropped
-    /// since the connection was opened, and the order in which ANALYZE and REINDEX go through it shows in the file.
+    /// since the connection was opened, and the order in which ANALYZE and REINDEX go through it shows in the file. Virtual tables
+    /// are connected anew with it.
     fn order_tables(&mut self) -> Result<(), SqliteError> {
         self.internal(|own| Stmt::internal(own.session.db, "PRAGMA writable_schema = RESET")?.execute())
     }

@@ -18,6 +18,7 @@ use crate::rows::shape::{self, Shape};
 use crate::rows::sums::RowSums;
 use crate::rows::watch::{Mark, Mode, Watch};
 use crate::sql::statement::{SqliteError, Stmt};
+use crate::sql::text::contains_word_part;
 use crate::value::{Args, Statement, Value};
 
 /// What the writer keeps about rows.
@@ -170,12 +171,18 @@ impl Writer {
     }
 
     /// Before a statement. One that is replayed is not logged, but does what it did on the leader for being logged there.
-    pub(super) fn before_statement(&mut self, effects: Effects, touched: &BTreeSet<String>) -> Result<(), SqliteError> {
+    pub(super) fn before_statement(
+        &mut self,
+        effects: Effects,
+        touched: &BTreeSet<String>,
+        statement: &Statement,
+    ) -> Result<(), SqliteError> {
         let schema = self.rows.on && effects.changes_for_sure();
-        if self.buffers && (schema || effects.all_tables()) {
+        let anew = effects.all_tables() || self.buffers && begins_anew(statement);
+        if self.buffers && (schema || anew) {
             self.flush_buffers()?;
         }
-        if effects.all_tables() {
+        if anew {
             self.order_tables()?;
         }
         if !self.rows.on || self.recording.replay {
@@ -350,6 +357,18 @@ impl Writer {
         *self.turn.0.rows.lock() = pending.sums;
         self.rows.counters = pending.counters;
     }
+}
+
+/// Has it FTS5 write an index from the beginning? It then also writes down how often it has seen the settings change, which it knows
+/// or not by what the connection did before, so it is to begin with knowing nothing.
+fn begins_anew(statement: &Statement) -> bool {
+    const COMMANDS: [&str; 2] = ["rebuild", "delete-all"];
+    let named = |value: &Value| matches!(value, Value::Text(text) if COMMANDS.iter().any(|command| command.eq_ignore_ascii_case(text)));
+    COMMANDS.iter().any(|command| contains_word_part(&statement.sql, command))
+        || match &statement.args {
+            Args::Positional(values) => values.iter().any(named),
+            Args::Named(values) => values.iter().any(|(_, value)| named(value)),
+        }
 }
 
 fn too_large(limit: u64) -> SqlFailure {

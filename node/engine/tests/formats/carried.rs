@@ -351,6 +351,26 @@ fn analyze_and_reindex_after_a_follower_restarted() {
 }
 
 #[test]
+fn full_text_is_rebuilt_after_its_settings_changed_and_a_follower_restarted() {
+    for sql in ["'rebuild'", "?1", "'delete-all'"] {
+        let mut run = Run::new(LogFormat::Statement, 2);
+        run.leader.sql("CREATE TABLE texts(x)");
+        run.leader.sql("CREATE VIRTUAL TABLE f USING fts5(x, content=texts)");
+        run.leader.sql("INSERT INTO f(f, rank) VALUES ('automerge', 2)");
+        run.follow();
+        let other = run.leader.seed();
+        run.follower = Follower::open(std::mem::replace(&mut run.follower, other).into_dir());
+        let args = if sql == "?1" { vec![Value::from("rebuild")] } else { Vec::new() };
+        let sql = format!("INSERT INTO f(f) VALUES ({sql})");
+        let statements = vec![Statement { sql, args: Args::Positional(args) }];
+        run.leader.run(Transaction { statements, ..Transaction::default() }).unwrap();
+        run.leader.sql("INSERT INTO f(rowid, x) VALUES (7, 'b')");
+        run.follow();
+        assert_equal(&run.leader, &run.follower);
+    }
+}
+
+#[test]
 fn what_tells_of_a_connection_is_not_kept_under_a_key() {
     for pragma in ["PRAGMA database_list", "PRAGMA data_version", "SELECT name FROM pragma_table_list"] {
         let mut run = Run::new(LogFormat::Mixed, 2);

@@ -4,6 +4,7 @@
 mod carried;
 #[path = "../common/mod.rs"]
 mod common;
+mod restarts;
 mod versions;
 #[path = "../workload/mod.rs"]
 mod workload;
