@@ -36,6 +36,9 @@ impl Effects {
     const SCHEMA: u8 = 1;
     const PRAGMA: u8 = 2;
     const DEFER: u8 = 4;
+    const TABLE: u8 = 8;
+    const QUERY: u8 = 16;
+    const ALL_TABLES: u8 = 32;
 
     /// It may change the schema.
     pub(crate) fn schema(self) -> bool {
@@ -45,6 +48,21 @@ impl Effects {
     /// It changes the database by other means than rows.
     pub(crate) fn changes_for_sure(self) -> bool {
         self.0 & (Effects::SCHEMA | Effects::PRAGMA) != 0
+    }
+
+    /// It makes a table of what a query gives (CREATE TABLE … AS SELECT).
+    pub(crate) fn fills_table(self) -> bool {
+        self.0 & Effects::TABLE != 0 && self.0 & Effects::QUERY != 0
+    }
+
+    /// It may go through all tables, in the order of SQLite's own list of them.
+    pub(crate) fn all_tables(self) -> bool {
+        self.0 & Effects::ALL_TABLES != 0
+    }
+
+    /// Nothing but reading.
+    pub(crate) fn none(self) -> bool {
+        self.0 & !Effects::QUERY == 0
     }
 
     /// It defers foreign keys.
@@ -78,7 +96,7 @@ pub(crate) struct Authorizer {
     effects: AtomicU8,
     /// What the statement uses that would be something else on another node.
     unrepeatable: Mutex<Option<String>>,
-    /// Tables that the statements since [`Authorizer::take_touched`] make, drop or alter, in lower case.
+    /// Tables that the statements since [`Authorizer::forget`] make, drop or alter, in lower case.
     touched: Mutex<BTreeSet<String>>,
     denial: Mutex<Option<Denial>>,
 }
@@ -101,11 +119,12 @@ impl Authorizer {
         self.internal.store(false, Ordering::Relaxed);
     }
 
-    /// Before a client's statement is compiled.
+    /// Before a client's statement is compiled, or run: then it may be compiled anew, and virtual tables compile their own.
     pub(crate) fn forget(&self) {
         self.effects.store(0, Ordering::Relaxed);
         *self.denial.lock() = None;
         *self.unrepeatable.lock() = None;
+        self.touched.lock().clear();
     }
 
     pub(crate) fn take_touched(&self) -> BTreeSet<String> {
@@ -162,23 +181,6 @@ impl Authorizer {
 /// `random` and `randomblob`, which are seeded.
 const CONNECTION_FUNCTIONS: &[&str] = &["changes", "total_changes"];
 
-/// Pragma tables that say the same on every node whose databases are equal.
-const REPEATABLE_PRAGMAS: &[&str] = &[
-    "pragma_application_id",
-    "pragma_auto_vacuum",
-    "pragma_encoding",
-    "pragma_foreign_key_list",
-    "pragma_index_info",
-    "pragma_index_list",
-    "pragma_index_xinfo",
-    "pragma_page_count",
-    "pragma_page_size",
-    "pragma_table_info",
-    "pragma_table_list",
-    "pragma_table_xinfo",
-    "pragma_user_version",
-];
-
 /// What of an action depends on more than the database and the arguments.
 fn unrepeatable(action: &AuthAction<'_>) -> Option<String> {
     let among = |names: &[&str], name: &str| names.iter().any(|known| known.eq_ignore_ascii_case(name));
@@ -187,12 +189,13 @@ fn unrepeatable(action: &AuthAction<'_>) -> Option<String> {
             Some(format!("{function_name}()"))
         }
         AuthAction::Read { table_name, .. }
-            if starts_with_ignoring_case(table_name, "pragma_") && !among(REPEATABLE_PRAGMAS, table_name) =>
+            if starts_with_ignoring_case(table_name, "pragma_")
+                && !table_name.get("pragma_".len()..).is_some_and(pragma::is_repeatable) =>
         {
             Some(table_name.to_owned())
         }
-        AuthAction::Pragma { pragma_name, .. } if pragma_name.eq_ignore_ascii_case("optimize") => {
-            Some("PRAGMA optimize".to_owned())
+        AuthAction::Pragma { pragma_name, .. } if !pragma::is_repeatable(pragma_name) => {
+            Some(format!("PRAGMA {pragma_name}"))
         }
         _ => None,
     }
@@ -202,13 +205,14 @@ fn unrepeatable(action: &AuthAction<'_>) -> Option<String> {
 fn check(action: &AuthAction<'_>) -> Result<u8, Denial> {
     use AuthAction as A;
     match *action {
-        A::Select | A::Recursive => Ok(0),
+        A::Select => Ok(Effects::QUERY),
+        A::Recursive => Ok(0),
         A::Read { table_name: name, .. }
         | A::Insert { table_name: name }
         | A::Update { table_name: name, .. }
         | A::Delete { table_name: name } => names(&[name], 0),
-        A::CreateTable { table_name: name }
-        | A::CreateView { view_name: name }
+        A::CreateTable { table_name: name } => names(&[name], Effects::SCHEMA | Effects::TABLE),
+        A::CreateView { view_name: name }
         | A::DropTable { table_name: name }
         | A::DropView { view_name: name }
         | A::AlterTable { table_name: name, .. } => names(&[name], Effects::SCHEMA),
@@ -224,7 +228,7 @@ fn check(action: &AuthAction<'_>) -> Result<u8, Denial> {
             names(&[table_name], Effects::SCHEMA)
         }
         // Of internal tables too: harmless, and they come with REINDEX and ANALYZE of everything.
-        A::Reindex { .. } | A::Analyze { .. } => Ok(Effects::SCHEMA),
+        A::Reindex { .. } | A::Analyze { .. } => Ok(Effects::SCHEMA | Effects::ALL_TABLES),
         A::Pragma { pragma_name, pragma_value } => pragma(pragma_name, pragma_value),
         A::Function { function_name } if function_name.eq_ignore_ascii_case("load_extension") => {
             Err(Denial::new("load_extension is not allowed", "the node runs no foreign code"))

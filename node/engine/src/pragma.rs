@@ -72,6 +72,35 @@ const PROPERTIES: &[&str] = &[
 /// Change the file as a transaction does.
 const WRITES: &[&str] = &["application_id", "incremental_vacuum", "optimize", "user_version"];
 
+/// Do the same, or say the same, on every node whose databases are equal. The others tell of the connection, the process or its
+/// files.
+const REPEATABLE: &[&str] = &[
+    "application_id",
+    "auto_vacuum",
+    "defer_foreign_keys",
+    "encoding",
+    "foreign_key_check",
+    "foreign_key_list",
+    "foreign_keys",
+    "freelist_count",
+    "incremental_vacuum",
+    "index_info",
+    "index_list",
+    "index_xinfo",
+    "integrity_check",
+    "page_count",
+    "page_size",
+    "quick_check",
+    "schema_version",
+    "table_info",
+    "table_xinfo",
+    "user_version",
+];
+
+pub(crate) fn is_repeatable(name: &str) -> bool {
+    REPEATABLE.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 pub(crate) fn verdict(name: &str, value: Option<&str>) -> Verdict {
     let is = |other: &&str| name.eq_ignore_ascii_case(other);
     if REPORTS.iter().any(&is) {

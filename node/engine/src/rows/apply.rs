@@ -53,7 +53,7 @@ impl RowSql {
         let own = &ours.table;
         let alike = own.columns.len() == theirs.columns.len()
             && (own.without_rowid, &own.key) == (theirs.without_rowid, &theirs.key);
-        if !alike || ours.unnameable() {
+        if !alike || ours.refusal().is_some() {
             return Err(RowError::Differs(format!("table {} has other columns or another key here", own.name)));
         }
         let table = self.tables.entry(own.name.clone()).or_default();
@@ -112,7 +112,7 @@ impl TableSql {
         let stmt = match &mut self.delete {
             Some(stmt) => stmt,
             none => {
-                let sql = format!("DELETE FROM {} WHERE {}", quoted(&shape.table.name), condition(shape));
+                let sql = format!("DELETE FROM {} WHERE {}", quoted(&shape.table.name), condition(shape, 0));
                 none.insert(Stmt::internal(db, &sql)?)
             }
         };
@@ -137,14 +137,22 @@ fn key_cells<'a>(key: &RowKey<'a>) -> Vec<CellRef<'a>> {
     }
 }
 
-fn condition(shape: &Shape) -> String {
-    match &shape.rowid {
-        Some(rowid) => format!("{} = ?", quoted(rowid)),
-        None => {
-            let column = |place: &usize| shape.table.columns.get(*place).map(|name| format!("{} = ?", quoted(name)));
-            shape.table.key.iter().filter_map(column).collect::<Vec<_>>().join(" AND ")
-        }
+/// Names a row by its key, whose values are the parameters after the first `bound`. By the collations of the key, so that its
+/// index is used, and byte for byte, so that it is the very row.
+fn condition(shape: &Shape, bound: usize) -> String {
+    if let Some(rowid) = &shape.rowid {
+        return format!("{} = ?{}", quoted(rowid), bound + 1);
     }
+    let compare = |(place, by): &(usize, String)| {
+        let name = shape.table.key.get(*place).and_then(|column| shape.table.columns.get(*column));
+        let name = quoted(name.map_or("", String::as_str));
+        let at = bound + place + 1;
+        match by.eq_ignore_ascii_case("BINARY") {
+            true => format!("{name} = ?{at} COLLATE BINARY"),
+            false => format!("{name} = ?{at} COLLATE {} AND {name} = ?{at} COLLATE BINARY", quoted(by)),
+        }
+    };
+    shape.compared.iter().map(compare).collect::<Vec<_>>().join(" AND ")
 }
 
 fn insert_sql(shape: &Shape, hidden_rowid: bool) -> String {
@@ -160,9 +168,10 @@ fn update_sql(shape: &Shape, set: &[bool]) -> String {
     let rowid = shape.rowid.iter().filter(|_| rowid == [true]);
     // A row may have been written as it was: it must be there all the same.
     let mut sets: Vec<String> = names.chain(rowid).map(|name| format!("{} = ?", quoted(name))).collect();
+    let bound = sets.len();
     if sets.is_empty() {
         let first = shape.table.columns.first().map(|name| quoted(name)).unwrap_or_default();
         sets.push(format!("{first} = {first}"));
     }
-    format!("UPDATE {} SET {} WHERE {}", quoted(&shape.table.name), sets.join(", "), condition(shape))
+    format!("UPDATE {} SET {} WHERE {}", quoted(&shape.table.name), sets.join(", "), condition(shape, bound))
 }

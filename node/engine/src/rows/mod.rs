@@ -6,6 +6,7 @@
 //!
 //! | module | holds |
 //! | --- | --- |
+//! | [`missing`] | values of columns that a row was written without |
 //! | [`shape`] | tables as row changes see them: stored columns, key, how a row is named in SQL |
 //! | [`watch`] | the hook: each change into the log of the group, its hashes into the sums |
 //! | [`sums`] | the checksum of all rows, table by table |
@@ -13,6 +14,7 @@
 //! | [`apply`] | the statements by which a follower makes the same changes |
 
 pub(crate) mod apply;
+pub(crate) mod missing;
 pub(crate) mod sequence;
 pub(crate) mod shape;
 pub(crate) mod sums;

@@ -8,7 +8,6 @@ use rdb_record::{Cell, RowLog};
 use super::shape::Shape;
 use super::sums::row_hash;
 use crate::sql::statement::{Handle, SqliteError, Stmt};
-use crate::value::Value;
 
 pub(crate) const TABLE: &str = "sqlite_sequence";
 
@@ -58,10 +57,10 @@ pub(crate) fn store(db: Handle, wanted: &Counters) -> Result<(), SqliteError> {
     }
     let insert = Stmt::internal(db, "INSERT OR REPLACE INTO sqlite_sequence(rowid, name, seq) VALUES (?1, ?2, ?3)")?;
     for (rowid, row) in wanted.iter().filter(|(rowid, row)| present.get(rowid) != Some(row)) {
-        let (name, seq) = (Value::from_cell(row[0].as_ref()), Value::from_cell(row[1].as_ref()));
         insert.bind_integer(1, *rowid)?;
         // SAFETY: both values live until the bindings are cleared.
-        let done = unsafe { insert.bind(2, &name).and_then(|()| insert.bind(3, &seq)) }.and_then(|()| insert.execute());
+        let bound = unsafe { insert.bind_cell(2, row[0].as_ref()).and_then(|()| insert.bind_cell(3, row[1].as_ref())) };
+        let done = bound.and_then(|()| insert.execute());
         insert.clear();
         done?;
     }

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use rdb_record::TableShape;
 
+use super::missing::{Affinity, Defaults, Missing};
 use super::quoted;
 use crate::authorizer::INTERNAL_PREFIX;
 use crate::sql::statement::{Handle, SqliteError, Stmt};
@@ -18,19 +19,43 @@ pub(crate) const POSITION_TABLE: &str = "_rdb_position";
 const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
 
 /// A table and what it takes to carry its rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Shape {
     pub(crate) table: TableShape,
     /// Places of the stored columns among all columns.
     pub(crate) stored: Vec<usize>,
     /// How SQL names the rowid; `None`: all its names are columns' (or there is none).
     pub(crate) rowid: Option<String>,
+    /// Of a table without rowid: what its key compares, place among the key's columns and collation. A column may be declared
+    /// with another one, or be there twice with two.
+    pub(crate) compared: Vec<(usize, String)>,
+    /// What rows have in the stored columns that they were written without.
+    pub(crate) missing: Vec<Missing>,
 }
 
+/// SQLite's own limit on the columns that a SELECT gives.
+const MOST_COLUMNS: usize = 2000;
+
+/// As many comparisons one behind the other are no problem for SQLite's parser.
+const MOST_COMPARED: usize = 400;
+
 impl Shape {
-    /// Its rows can't be named, so its changes can't be carried.
-    pub(crate) fn unnameable(&self) -> bool {
-        !self.table.without_rowid && self.rowid.is_none()
+    /// Why its changes can't be carried, if they can't.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let why = if !self.table.without_rowid && self.rowid.is_none() {
+            "can't be named: it has columns called rowid, _rowid_ and oid"
+        } else if self.rowid.is_some() && self.table.columns.len() >= MOST_COLUMNS {
+            "are too wide: it has 2000 columns beside its rowid"
+        } else if self.compared.len() > MOST_COMPARED {
+            "can't be named: its key has more than 400 columns"
+        } else {
+            return None;
+        };
+        Some(format!("rows of {} {why}", self.table.name))
+    }
+
+    pub(crate) fn lower_name(&self) -> String {
+        self.table.name.to_ascii_lowercase()
     }
 
     /// All stored columns and the rowid, for a scan: rowid first if there is one.
@@ -38,6 +63,11 @@ impl Shape {
         let columns = self.table.columns.iter().map(|name| quoted(name));
         let all: Vec<String> = self.rowid.iter().map(|name| quoted(name)).chain(columns).collect();
         format!("SELECT {} FROM {}", all.join(", "), quoted(&self.table.name))
+    }
+
+    /// The same of one row, whose rowid is the parameter.
+    pub(crate) fn select_one(&self) -> String {
+        format!("{} WHERE {} = ?1", self.select(), quoted(self.rowid.as_deref().unwrap_or("rowid")))
     }
 }
 
@@ -48,12 +78,12 @@ pub(crate) type Shapes = HashMap<Vec<u8>, Rc<Shape>>;
 pub(crate) fn read(db: Handle) -> Result<Shapes, SqliteError> {
     let columns = Stmt::internal(
         db,
-        "SELECT l.name, l.type, l.wr, x.cid, x.name, x.pk, x.hidden, x.type
+        "SELECT l.name, l.type, l.wr, x.cid, x.name, x.pk, x.hidden, x.type, x.dflt_value, l.strict
          FROM pragma_table_list l, pragma_table_xinfo(l.name) x
          WHERE l.schema = 'main' AND l.type IN ('table', 'shadow') AND l.name <> 'sqlite_schema'
          ORDER BY l.name, x.cid",
     )?;
-    let mut tables: Vec<Table> = Vec::new();
+    let (mut tables, mut defaults) = (Vec::<Table>::new(), Defaults::new(db));
     while columns.step()? {
         let name = text(&columns, 0);
         if tables.last().is_none_or(|last| last.name != name) {
@@ -66,13 +96,18 @@ pub(crate) fn read(db: Handle) -> Result<Shapes, SqliteError> {
             // 1: hidden column of a virtual table; 2 and 3: generated.
             stored: columns.integer(6) == 0,
             integer: text(&columns, 7).eq_ignore_ascii_case("INTEGER"),
+            missing: match columns.value(8) {
+                Value::Text(sql) => defaults.value(&sql, Affinity::of(&text(&columns, 7), columns.integer(9) != 0))?,
+                _ => Missing::Null,
+            },
         };
         tables.last_mut().map(|table| table.columns.push(column)).unwrap_or_default();
     }
     let mut shapes = Shapes::new();
     for table in tables {
         let own_rowid = !table.without_rowid && key_is_rowid(db, &table)?;
-        shapes.insert(table.name.clone().into_bytes(), Rc::new(shape(table, own_rowid)));
+        let collations = if table.without_rowid { key_collations(db, &table)? } else { Vec::new() };
+        shapes.insert(table.name.clone().into_bytes(), Rc::new(shape(table, own_rowid, &collations)));
     }
     Ok(shapes)
 }
@@ -90,6 +125,7 @@ struct Column {
     key: usize,
     stored: bool,
     integer: bool,
+    missing: Missing,
 }
 
 fn text(stmt: &Stmt, index: usize) -> String {
@@ -105,17 +141,31 @@ fn key_is_rowid(db: Handle, table: &Table) -> Result<bool, SqliteError> {
     if !matches!((key.next(), key.next()), (Some(column), None) if column.integer) {
         return Ok(false);
     }
-    let index = Stmt::internal(db, "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk'")?;
     let name = Value::Text(table.name.clone());
-    // SAFETY: `name` outlives the statement's use below.
+    let index = Stmt::internal(db, "SELECT 1 FROM pragma_index_list(?1) WHERE origin = 'pk'")?;
+    // SAFETY: `name` outlives the statement, which is dropped first.
     unsafe { index.bind(1, &name)? };
-    let found = index.step();
-    index.reset();
-    index.clear();
-    found.map(|found| !found)
+    index.step().map(|found| !found)
 }
 
-fn shape(table: Table, own_rowid: bool) -> Shape {
+/// The columns of the primary key with the collations by which it compares them.
+fn key_collations(db: Handle, table: &Table) -> Result<Vec<(String, String)>, SqliteError> {
+    let name = Value::Text(table.name.clone());
+    let index = Stmt::internal(
+        db,
+        "SELECT x.name, x.coll FROM pragma_index_list(?1) l, pragma_index_xinfo(l.name) x
+         WHERE l.origin = 'pk' AND x.key = 1 ORDER BY x.seqno",
+    )?;
+    // SAFETY: as above.
+    unsafe { index.bind(1, &name)? };
+    let mut found = Vec::new();
+    while index.step()? {
+        found.push((text(&index, 0), text(&index, 1)));
+    }
+    Ok(found)
+}
+
+fn shape(table: Table, own_rowid: bool, collations: &[(String, String)]) -> Shape {
     let Table { name, shadow, without_rowid, columns } = table;
     let is_column = |rowid: &&str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(rowid));
     let mut rowid = ROWID_NAMES.iter().find(|name| !is_column(name)).map(|name| (*name).to_owned());
@@ -138,6 +188,10 @@ fn shape(table: Table, own_rowid: bool) -> Shape {
     let internal =
         shadow || starts_with_ignoring_case(&name, INTERNAL_PREFIX) || starts_with_ignoring_case(&name, "sqlite_");
     let stored = kept.iter().map(|(place, _)| *place).collect();
-    let columns = kept.iter().map(|(_, column)| column.name.clone()).collect();
-    Shape { table: TableShape { name, columns, key, without_rowid, internal }, stored, rowid }
+    let missing = kept.iter().map(|(_, column)| column.missing.clone()).collect();
+    let columns: Vec<String> = kept.iter().map(|(_, column)| column.name.clone()).collect();
+    let place = |name: &String| key.iter().position(|place| columns.get(*place) == Some(name));
+    let compared = collations.iter().filter_map(|(name, by)| place(name).map(|place| (place, by.clone()))).collect();
+    let table = TableShape { name, columns, key, without_rowid, internal };
+    Shape { table, stored, rowid, compared, missing }
 }

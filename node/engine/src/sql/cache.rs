@@ -2,7 +2,7 @@
 //!
 //! Internal statements are never in here: a client that sends their text must meet the authorizer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::authorizer::{Authorizer, Denial, Effects, check_text};
@@ -31,6 +31,8 @@ pub(crate) struct Compiled {
     pub(crate) may_fail_halfway: bool,
     /// What it uses that would be something else on another node.
     pub(crate) unrepeatable: Option<Arc<str>>,
+    /// Tables that it makes, drops or alters, in lower case.
+    pub(crate) touched: BTreeSet<String>,
     columns: Arc<[Column]>,
     /// [`Stmt::recompiled`] when `columns` were read.
     columns_of: i32,
@@ -133,9 +135,11 @@ fn compile(db: Handle, authorizer: &Authorizer, sql: &str) -> Result<Compiled, S
     let unrepeatable = authorizer.take_unrepeatable().map(Arc::from);
     let columns = read_columns(&stmt);
     let columns_of = stmt.recompiled();
-    let readonly = stmt.readonly() && effects == Effects::default();
+    let readonly = stmt.readonly() && effects.none();
     let may_fail_halfway = contains_word_part(sql, "fail");
-    Ok(Compiled { stmt, effects, readonly, may_fail_halfway, unrepeatable, columns, columns_of, names: None, used: 0 })
+    let touched = authorizer.take_touched();
+    let (names, used) = (None, 0);
+    Ok(Compiled { stmt, effects, readonly, may_fail_halfway, unrepeatable, touched, columns, columns_of, names, used })
 }
 
 pub(crate) fn refused(denial: Denial) -> SqlFailure {

@@ -5,11 +5,12 @@ use rdb_protocol::{Index, Position};
 use rdb_record::{Cell, ChangeKind, Record, RowGroup, RowItem, RowItems, RowKey};
 
 use super::commit::{CommitPoint, Decision};
+use super::conduct::Conduct;
 use super::replay::{args, environment};
 use super::{Recording, Slot, Writer};
 use crate::capture::Capture;
 use crate::chance;
-use crate::error::ApplyError;
+use crate::error::{ApplyError, SqlFailure};
 use crate::rows::apply::RowError;
 use crate::rows::sequence::{self, Counters};
 use crate::rows::sums::RowSums;
@@ -96,7 +97,7 @@ impl Writer {
                         count(&mut counters, &change.kind);
                         continue;
                     }
-                    self.set_raw(true).map_err(environment)?;
+                    self.conduct_as(Conduct::Rows).map_err(environment)?;
                     self.rows.watch.mode.set(Mode::Sum);
                     let ours = self.rows.watch.shape(&theirs.name);
                     let ours = ours.ok_or_else(|| failed(format!("there is no table {} here", theirs.name)))?;
@@ -115,25 +116,29 @@ impl Writer {
 
     /// A statement of the record, run as a client's is.
     fn run_logged(&mut self, index: Index, statement: &Statement) -> Result<(), ApplyError> {
-        self.set_raw(false).map_err(environment)?;
+        self.conduct_as(Conduct::Schema).map_err(environment)?;
         self.rows.watch.mode.set(Mode::Sum);
-        let session = &self.session;
         let failed = |what: String| ApplyError::Failed { index, what: format!("{}: {what}", statement.sql) };
-        let compiled = self
-            .cache
-            .get(session.db, &session.authorizer, &statement.sql)
-            .map_err(|failure| failed(failure.api.message))?;
+        let refused = |failure: SqlFailure| failed(failure.api.message);
+        let (session, sql) = (&self.session, &statement.sql);
+        let compiled = self.cache.get(session.db, &session.authorizer, sql).map_err(refused)?;
+        let mut touched = compiled.touched.clone();
+        if compiled.effects.all_tables() {
+            self.order_tables().map_err(environment)?;
+        }
+        let session = &self.session;
+        let compiled = self.cache.get(session.db, &session.authorizer, sql).map_err(refused)?;
         match run(compiled, &statement.args, &mut u64::MAX.clone()) {
             Ok(_) => {}
             Err(RunError::Sqlite(error)) if error.is_full() => return Err(ApplyError::Full(error.message)),
             Err(RunError::Sqlite(error)) => return Err(failed(error.message)),
-            Err(RunError::Refused(failure) | RunError::Late(failure)) => return Err(failed(failure.api.message)),
+            Err(RunError::Refused(failure) | RunError::Late(failure)) => return Err(refused(failure)),
             Err(RunError::TooLarge) => return Err(failed("its result is too large".to_owned())),
         }
         self.group_changed_schema = true;
         self.forget_schema();
         self.rows.sql.clear();
-        let touched = self.session.authorizer.take_touched();
+        touched.extend(self.session.authorizer.take_touched());
         self.internal(|own| own.refresh_shapes()).map_err(environment)?;
         self.rows.ddl.get_or_insert_default().extend(touched);
         Ok(())

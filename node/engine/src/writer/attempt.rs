@@ -145,6 +145,11 @@ impl Writer {
         }
         if changed {
             match self.finish_rows(slot) {
+                Ok(_) if self.rows.watch.is_full() => {
+                    self.roll_back();
+                    plan.shrink(self.turn.0.options.max_record_bytes);
+                    return Ok(Attempt::Again);
+                }
                 Ok(rows) => point.offer_rows(rows),
                 Err(error) => {
                     self.roll_back();
@@ -192,7 +197,7 @@ impl Writer {
     /// Deals with a transaction that did not end well. `None`: it was undone alone (its failure lies in the plan until
     /// the caller takes it), and the group goes on.
     fn stopped(&mut self, stop: Stop, index: usize, plan: &mut Plan, point: &CommitPoint<'_>) -> Option<Attempt> {
-        let too_large = point.too_large();
+        let too_large = point.too_large() || self.rows.watch.is_full();
         match stop {
             _ if too_large => {
                 self.roll_back();

@@ -12,6 +12,7 @@ use crate::sql::cache::explain;
 use crate::sql::failure::Kind;
 use crate::sql::run::{RunError, run, too_large};
 use crate::sql::statement::SqliteError;
+use crate::sql::text::contains_word_part;
 use crate::value::{Args, QueryResult, RequestKey, Statement, Transaction};
 use crate::writer::{Slot, Writer};
 
@@ -123,13 +124,15 @@ impl Writer {
         let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql).map_err(RunError::Refused)?;
         let (effects, readonly): (Effects, bool) = (compiled.effects, compiled.readonly);
         if let Some(what) = compiled.unrepeatable.as_ref().filter(|_| keyed || !readonly) {
-            let alone = self.recording.format == LogFormat::Logical && compiled.effects.changes_for_sure();
-            if self.recording.format == LogFormat::Statement || alone {
+            // What a query puts into a new table travels as rows.
+            let travels = self.recording.sums && effects.changes_for_sure() && !effects.fills_table();
+            if self.recording.format == LogFormat::Statement || travels {
                 return Err(RunError::Refused(unrepeatable(what)));
             }
             ran.unrepeatable = true;
         }
-        self.before_statement(effects)?;
+        let touched = compiled.touched.clone();
+        self.before_statement(effects, &touched, statement)?;
         let session = &self.session;
         let compiled = self.cache.get(session.db, &session.authorizer, &statement.sql).map_err(RunError::Refused)?;
         session.authorizer.forget();
@@ -137,11 +140,15 @@ impl Writer {
         let total = || unsafe { ffi::sqlite3_total_changes64(session.db) };
         let before = total();
         let mut result = run(compiled, &statement.args, room)?;
+        // Virtual tables make tables of their own while they are written to.
+        let inside = !effects.schema() && session.authorizer.effects().schema();
         if !readonly {
             let changed = total() != before;
-            if effects.schema() {
+            if effects.schema() || inside {
                 self.schema_changed = true;
                 self.group_changed_schema = true;
+                // It may have made the first virtual table, to which the next statement of the batch may write.
+                self.buffers |= contains_word_part(&statement.sql, "virtual");
             }
             ran.wrote = true;
             ran.changed |= changed || effects.changes_for_sure();
@@ -158,7 +165,7 @@ impl Writer {
         // SAFETY: as above.
         result.last_insert_rowid = unsafe { ffi::sqlite3_last_insert_rowid(session.db) };
         if !readonly {
-            self.after_statement(effects, statement).map_err(RunError::Late)?;
+            self.after_statement(effects, inside, statement, touched).map_err(RunError::Late)?;
         }
         Ok(result)
     }

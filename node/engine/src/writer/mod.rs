@@ -13,6 +13,7 @@
 //! | [`execute`] | one client transaction inside of the group |
 //! | [`commit`] | the commit point: from captured pages to the record and the driver's verdict |
 //! | [`replay`] | statement records of another leader, run again |
+//! | [`conduct`] | what the connection enforces: clients' SQL, or a leader's changes |
 //! | [`rows`], [`apply_rows`] | the group as row changes; row changes of another leader |
 //! | [`vacuum`] | VACUUM, a group of its own |
 //! | [`keys`] | outcomes kept under idempotency keys |
@@ -27,6 +28,7 @@
 mod apply_rows;
 mod attempt;
 mod commit;
+mod conduct;
 mod execute;
 pub(crate) mod keys;
 mod own_sql;
@@ -222,11 +224,7 @@ impl Writer {
             self.canonical = recording.canonical();
         }
         if recording.watched != self.rows.on {
-            self.rows.watch.install(self.session.db, recording.watched);
-            self.rows.on = recording.watched;
-            self.rows.stale = true;
-            self.cache.clear();
-            self.rows.sql.clear();
+            self.watch(recording.watched)?;
         }
         self.recording = recording;
         Ok(())
@@ -236,6 +234,13 @@ impl Writer {
     fn forget_schema(&mut self) {
         self.fragile = None;
         self.cache.clear();
+    }
+
+    /// Has SQLite read the schema anew. Its list of tables is a hash table, whose order tells of what was made and dropped
+    /// since the connection was opened, and the order in which ANALYZE and REINDEX go through it shows in the file. Virtual tables
+    /// are connected anew with it.
+    fn order_tables(&mut self) -> Result<(), SqliteError> {
+        self.internal(|own| Stmt::internal(own.session.db, "PRAGMA writable_schema = RESET")?.execute())
     }
 
     /// Runs a group. `commit` is called at most once, inside of SQLite's COMMIT, when the group's pages are known and

@@ -44,7 +44,7 @@ impl Plan {
         if let (Some(first), false) = (first, first_only) {
             *first = Some(SqlFailure::new(
                 ErrorCode::RequestTooLarge,
-                format!("the transaction changes more than {limit} bytes of pages"),
+                format!("the transaction changes more than {limit} bytes"),
                 "make several smaller transactions of it",
             ));
         }

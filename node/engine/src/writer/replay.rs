@@ -6,6 +6,7 @@ use rdb_record::{CellRef, ClientTag, Record, StatementGroup, StatementTransactio
 use rusqlite::ffi;
 
 use super::commit::{CommitPoint, Decision};
+use super::conduct::Conduct;
 use super::execute::Stop;
 use super::{Recording, Slot, Writer};
 use crate::capture::Capture;
@@ -50,7 +51,7 @@ impl Writer {
             if made.content == record.content { Ok(()) } else { Err(diverged()) }
         };
         self.set_recording(Recording { watched: group.watched, ..Recording::replay() }).map_err(environment)?;
-        self.set_raw(false).map_err(environment)?;
+        self.conduct_as(Conduct::Client).map_err(environment)?;
         let empty = Capture::new(shared.page_size, 0);
         let capture = std::mem::replace(&mut self.capture, empty);
         let point = CommitPoint::new(&shared, capture, &mut verify, timestamp);

@@ -1,23 +1,25 @@
 //! The group as row changes: watched while it runs, finished before COMMIT, installed after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
 
 use rdb_protocol::api::ErrorCode;
 use rdb_protocol::settings::LogFormat;
 use rdb_record::RowGroup;
 
+use super::conduct::Conduct;
 use super::{Slot, Writer};
 use crate::authorizer::Effects;
 use crate::chance;
 use crate::error::SqlFailure;
 use crate::rows::apply::RowSql;
 use crate::rows::sequence::{self, Counters};
-use crate::rows::shape;
+use crate::rows::shape::{self, Shape};
 use crate::rows::sums::RowSums;
 use crate::rows::watch::{Mark, Mode, Watch};
 use crate::sql::statement::{SqliteError, Stmt};
-use crate::value::{Args, Statement};
+use crate::sql::text::contains_word_part;
+use crate::value::{Args, Statement, Value};
 
 /// What the writer keeps about rows.
 pub(super) struct Rows {
@@ -37,8 +39,8 @@ pub(super) struct Rows {
     /// What a successful commit makes true.
     pub(super) pending: Pending,
     pub(super) sql: RowSql,
-    /// The connection is set up to apply rows as they are: no triggers, no foreign keys.
-    pub(super) raw: bool,
+    /// What the connection is set up for.
+    pub(super) conduct: Conduct,
 }
 
 impl Default for Rows {
@@ -53,7 +55,7 @@ impl Default for Rows {
             mark: None,
             pending: Pending::default(),
             sql: RowSql::default(),
-            raw: false,
+            conduct: Conduct::Client,
         }
     }
 }
@@ -109,7 +111,8 @@ impl Writer {
             Ok(())
         })?;
         self.rows.watch.sums.set(self.recording.sums);
-        self.rows.watch.reset(self.recording.old_values, self.recording.names);
+        let limit = self.turn.0.options.max_record_bytes;
+        self.rows.watch.reset(self.recording.old_values, self.recording.names, limit);
         Ok(())
     }
 
@@ -167,17 +170,27 @@ impl Writer {
         if self.rows.stale { self.internal(|own| own.refresh_shapes()) } else { Ok(()) }
     }
 
-    /// Before a statement that followers run themselves.
-    pub(super) fn before_statement(&mut self, effects: Effects) -> Result<(), SqliteError> {
-        if !self.rows.on {
+    /// Before a statement. One that is replayed is not logged, but does what it did on the leader for being logged there.
+    pub(super) fn before_statement(
+        &mut self,
+        effects: Effects,
+        touched: &BTreeSet<String>,
+        statement: &Statement,
+    ) -> Result<(), SqliteError> {
+        let schema = self.rows.on && effects.changes_for_sure();
+        let anew = effects.all_tables() || self.buffers && begins_anew(statement);
+        if self.buffers && (schema || anew) {
+            self.flush_buffers()?;
+        }
+        if anew {
+            self.order_tables()?;
+        }
+        if !self.rows.on || self.recording.replay {
             return Ok(());
         }
         self.fresh_shapes()?;
-        if effects.changes_for_sure() {
-            if self.buffers {
-                self.flush_buffers()?;
-            }
-            self.rows.watch.mode.set(Mode::Sum);
+        if schema {
+            self.rows.watch.begin_schema(touched.clone());
         }
         Ok(())
     }
@@ -187,39 +200,99 @@ impl Writer {
         self.internal(|own| own.sql.savepoint.execute().and_then(|()| own.sql.release.execute()))
     }
 
-    /// After a statement. The error is a refusal that comes after the fact.
-    pub(super) fn after_statement(&mut self, effects: Effects, statement: &Statement) -> Result<(), SqlFailure> {
-        if !self.rows.on {
+    /// After a statement; `inside`: a virtual table changed the schema while it ran. The error is a refusal that comes after
+    /// the fact.
+    pub(super) fn after_statement(
+        &mut self,
+        effects: Effects,
+        inside: bool,
+        statement: &Statement,
+        touched: BTreeSet<String>,
+    ) -> Result<(), SqlFailure> {
+        if !self.rows.on || self.recording.replay {
             return Ok(());
         }
+        self.log_rewritten().map_err(|error| crate::sql::failure::failure(error, None))?;
         if let Some(why) = self.rows.watch.take_failure() {
             return Err(not_carried(why));
         }
-        if !effects.changes_for_sure() {
-            return Ok(());
+        if inside && self.recording.sums {
+            return Err(not_carried("a virtual table makes a table of its own while it is written to".to_owned()));
         }
-        self.rows.watch.mode.set(Mode::Log);
+        if effects.changes_for_sure() {
+            self.rows.watch.mode.set(Mode::Log);
+            self.log_statement(effects, statement, touched)?;
+        }
+        if self.rows.watch.is_full() { Err(too_large(self.turn.0.options.max_record_bytes)) } else { Ok(()) }
+    }
+
+    /// Logs what has become of rows that the statement wrote in place.
+    fn log_rewritten(&mut self) -> Result<(), SqliteError> {
+        for row in self.rows.watch.take_rewritten() {
+            let select = row.shape.select_one();
+            let db = self.session.db;
+            let read = self.internal(|_| Stmt::internal(db, &select))?;
+            read.bind_integer(1, row.rowid)?;
+            if read.step()? {
+                let new: Vec<_> = (1..=row.shape.table.columns.len()).map(|at| read.cell(at)).collect();
+                self.rows.watch.log_rewritten(&row, &new);
+            }
+        }
+        Ok(())
+    }
+
+    /// Logs a statement that followers run themselves.
+    fn log_statement(
+        &mut self,
+        effects: Effects,
+        statement: &Statement,
+        mut touched: BTreeSet<String>,
+    ) -> Result<(), SqlFailure> {
         let (number, named) = (self.number, matches!(statement.args, Args::Named(_)));
         let args: Vec<(&str, rdb_record::CellRef<'_>)> = match &statement.args {
             Args::Positional(values) => values.iter().map(|value| ("", value.as_cell())).collect(),
             Args::Named(values) => values.iter().map(|(name, value)| (name.as_str(), value.as_cell())).collect(),
         };
-        self.rows.watch.with_log(|log| log.statement(number, &statement.sql, named, &args));
-        let touched = self.session.authorizer.take_touched();
-        let refreshed = self.internal(|own| own.refresh_shapes());
-        refreshed.map_err(|error| crate::sql::failure::failure(error, None))?;
-        let unnameable = |name: &String| {
-            self.rows.watch.with_shapes(|shapes| {
-                shapes.values().any(|shape| shape.unnameable() && shape.table.name.eq_ignore_ascii_case(name))
-            })
+        let failed = |error| crate::sql::failure::failure(error, None);
+        touched.extend(self.session.authorizer.take_touched());
+        let known = self.rows.watch.with_shapes(|shapes| shapes.keys().cloned().collect::<HashSet<_>>());
+        self.internal(|own| own.refresh_shapes()).map_err(failed)?;
+        let shapes = |found: &dyn Fn(&Shape) -> bool| {
+            self.rows.watch.with_shapes(|shapes| shapes.values().find(|shape| found(shape)).cloned())
         };
-        if let Some(name) = touched.iter().find(|name| unnameable(name)) {
-            return Err(not_carried(format!(
-                "rows of {name} could not be named: it has columns called rowid, _rowid_ and oid"
-            )));
+        let refused = shapes(&|shape| shape.refusal().is_some() && touched.contains(&shape.lower_name()));
+        if let Some(why) = refused.and_then(|shape| shape.refusal()) {
+            return Err(not_carried(why));
+        }
+        let filled =
+            |shape: &Shape| touched.contains(&shape.lower_name()) && !known.contains(shape.table.name.as_bytes());
+        match effects.fills_table().then(|| shapes(&filled)).flatten() {
+            Some(shape) => self.log_new_table(&shape).map_err(failed)?,
+            None => self.rows.watch.with_log(|log| log.statement(number, &statement.sql, named, &args)),
         }
         self.rows.ddl.get_or_insert_default().extend(touched);
         Ok(())
+    }
+
+    /// Logs a table that a query has filled, and its rows: the query could find others elsewhere, or find them in another order.
+    fn log_new_table(&mut self, shape: &Shape) -> Result<(), SqliteError> {
+        let (number, db) = (self.number, self.session.db);
+        let watch = Rc::clone(&self.rows.watch);
+        self.internal(|_| {
+            let name = Value::Text(shape.table.name.clone());
+            let sql = Stmt::internal(db, "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1")?;
+            // SAFETY: `name` outlives the statement, which is dropped first.
+            unsafe { sql.bind(1, &name)? };
+            if let (true, Value::Text(sql)) = (sql.step()?, sql.value(0)) {
+                watch.with_log(|log| log.statement(number, &sql, false, &[]));
+            }
+            let rows = Stmt::internal(db, &shape.select())?;
+            while !watch.is_full() && rows.step()? {
+                let new: Vec<_> = (1..=shape.table.columns.len()).map(|at| rows.cell(at)).collect();
+                watch.with_log(|log| log.insert(&shape.table, rows.integer(0), &new));
+            }
+            Ok(())
+        })
     }
 
     /// Before COMMIT, when everything else is written.
@@ -284,26 +357,27 @@ impl Writer {
         *self.turn.0.rows.lock() = pending.sums;
         self.rows.counters = pending.counters;
     }
+}
 
-    /// Sets the connection up for applying rows as they are, or for running SQL as clients do.
-    pub(super) fn set_raw(&mut self, raw: bool) -> Result<(), SqliteError> {
-        use rusqlite::config::DbConfig as D;
-        if self.rows.raw == raw {
-            return Ok(());
+/// Has it FTS5 write an index from the beginning? It then also writes down how often it has seen the settings change, which it knows
+/// or not by what the connection did before, so it is to begin with knowing nothing.
+fn begins_anew(statement: &Statement) -> bool {
+    const COMMANDS: [&str; 2] = ["rebuild", "delete-all"];
+    let named = |value: &Value| matches!(value, Value::Text(text) if COMMANDS.iter().any(|command| command.eq_ignore_ascii_case(text)));
+    COMMANDS.iter().any(|command| contains_word_part(&statement.sql, command))
+        || match &statement.args {
+            Args::Positional(values) => values.iter().any(named),
+            Args::Named(values) => values.iter().any(|(_, value)| named(value)),
         }
-        for option in [D::SQLITE_DBCONFIG_DEFENSIVE, D::SQLITE_DBCONFIG_ENABLE_FKEY, D::SQLITE_DBCONFIG_ENABLE_TRIGGER]
-        {
-            self.session.connection.set_db_config(option, !raw).map_err(|error| SqliteError {
-                code: rusqlite::ffi::SQLITE_MISUSE,
-                message: error.to_string(),
-                errno: 0,
-            })?;
-        }
-        let checks = if raw { "PRAGMA ignore_check_constraints = ON" } else { "PRAGMA ignore_check_constraints = OFF" };
-        self.internal(|own| Stmt::internal(own.session.db, checks)?.execute())?;
-        self.rows.raw = raw;
-        Ok(())
-    }
+}
+
+fn too_large(limit: u64) -> SqlFailure {
+    let hint = "make several smaller transactions of it";
+    SqlFailure::new(
+        ErrorCode::RequestTooLarge,
+        format!("the transaction's changes are larger than {limit} bytes"),
+        hint,
+    )
 }
 
 fn not_carried(why: String) -> SqlFailure {
