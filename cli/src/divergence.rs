@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use crate::Failure;
 use crate::args::{DivergenceCommand, DivergenceTarget, ExportFormat};
 use crate::client::Client;
+use crate::text::JsonLines;
 
 pub fn run(command: &DivergenceCommand) -> Result<ExitCode, Failure> {
     let mut out = std::io::stdout().lock();
@@ -19,7 +20,8 @@ pub fn run(command: &DivergenceCommand) -> Result<ExitCode, Failure> {
         DivergenceCommand::List { target } => list(target, &mut out)?,
         DivergenceCommand::Show { target, archive } => {
             let rows = rows(target, archive)?;
-            out.write_all(&rows).map_err(Failure::io("writing"))?;
+            let mut lines = JsonLines::new(out);
+            lines.write_all(&rows).and_then(|()| lines.flush()).map_err(Failure::io("writing"))?;
         }
         DivergenceCommand::Export { target, archive, format } => {
             let rows = rows(target, archive)?;

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::Failure;
 use crate::args::LogOptions;
 use crate::client::Client;
+use crate::text::{JsonLines, printable_json};
 
 pub fn run(options: &LogOptions) -> Result<ExitCode, Failure> {
     let source = Path::new(&options.target.url);
@@ -26,7 +27,10 @@ pub fn run(options: &LogOptions) -> Result<ExitCode, Failure> {
             None => retained_from(&client)?,
         };
         let follow = if options.follow { "" } else { "&end" };
-        client.download(&format!("/v1/changes?from={from}&records{follow}"), &mut out)?;
+        let mut lines = JsonLines::new(out);
+        let done = client.download(&format!("/v1/changes?from={from}&records{follow}"), &mut lines);
+        lines.flush().map_err(Failure::io("writing"))?;
+        done?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -65,5 +69,5 @@ pub(crate) fn print_entry(entry: &Entry, out: &mut impl Write) -> Result<(), Fai
             Value::Object(line).to_string()
         }
     };
-    writeln!(out, "{line}").map_err(Failure::io("writing"))
+    writeln!(out, "{}", printable_json(&line)).map_err(Failure::io("writing"))
 }
