@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use rdb_engine::{Limits, QueryError, Slot, SqlFailure, Statement, Transaction, Value, Writer};
 use rdb_protocol::Epoch;
-use rdb_protocol::api::{ApiError, ErrorCode};
+use rdb_protocol::api::{ApiError, ErrorCode, Retry};
 use rdb_record::{LossMark, Payload, Record};
 use rdb_replication::Input;
 use tokio::sync::oneshot;
@@ -46,10 +46,18 @@ pub(super) fn settle(node: &Arc<Node>, writer: &mut Writer) -> bool {
     if node.held_epoch.swap(lossy, Ordering::AcqRel) != lossy {
         node.hold_for_lost();
     }
-    if !mark(node, Epoch(lossy)) || !advance_keys(node, writer, Epoch(lossy)) {
+    if node.marked_epoch.load(Ordering::Acquire) != lossy {
+        if !mark(node, Epoch(lossy)) {
+            return false;
+        }
+        // Not again when only the keys have to be tried again.
+        node.marked_epoch.store(lossy, Ordering::Release);
+    }
+    if !advance_keys(node, writer, Epoch(lossy)) {
         return false;
     }
-    node.lossy_epoch.store(0, Ordering::Release);
+    // Unless the next epoch has begun with a loss meanwhile: that one is still to be said.
+    let _ = node.lossy_epoch.compare_exchange(lossy, 0, Ordering::AcqRel, Ordering::Acquire);
     true
 }
 
@@ -58,7 +66,10 @@ fn mark(node: &Arc<Node>, epoch: Epoch) -> bool {
     // The job only lends its deadline.
     let (job, _) = job(epoch, Vec::new());
     let Some((slot, _)) = reserve(node, vec![job]) else { return false };
-    let epoch = slot.epoch;
+    if slot.epoch != epoch {
+        node.drive(Input::ReleaseSlot);
+        return false;
+    }
     let kept = {
         let core = node.lock();
         let log = core.running.as_ref().map(|running| &running.log);
@@ -95,7 +106,11 @@ fn advance_keys(node: &Arc<Node>, writer: &mut Writer, epoch: Epoch) -> bool {
         return false;
     }
     match answer.try_recv() {
-        Ok(Err(error)) if error.code == ErrorCode::Timeout => false,
+        // It may go well later: the disk is full, or there was no time.
+        Ok(Err(error)) if error.retry != Retry::Never => {
+            tracing::warn!(error = %error.message, "AUTOINCREMENT counters could not be advanced yet");
+            false
+        }
         // A table that only mentions the word has no counters either.
         Ok(Err(error)) => {
             tracing::warn!(error = %error.message, "AUTOINCREMENT counters stay as they are");

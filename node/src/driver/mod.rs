@@ -103,6 +103,8 @@ pub struct Node {
     lossy_epoch: AtomicU64,
     /// The lossy epoch whose beginning is held for those who come back.
     held_epoch: AtomicU64,
+    /// The last lossy epoch whose mark for consumers of changes is written.
+    marked_epoch: AtomicU64,
     /// [`clock::boot_micros`] when the group that is running began; 0 = none.
     group_since: AtomicU64,
     /// News of commits wait for a record.
@@ -154,6 +156,7 @@ impl Node {
             hybrid_clock: AtomicU64::new(0),
             lossy_epoch: AtomicU64::new(0),
             held_epoch: AtomicU64::new(0),
+            marked_epoch: AtomicU64::new(0),
             group_since: AtomicU64::new(0),
             news_held: AtomicBool::new(false),
             result_limit: AtomicU64::new(control_settings.max_result_bytes),

@@ -8,9 +8,9 @@
 use std::collections::HashMap;
 
 use rdb_record::Cell;
-use rusqlite::ffi;
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, ffi};
 
-use crate::sql::statement::{Handle, SqliteError, Stmt};
 use crate::sql::text::contains_word_part;
 
 /// What a column's rows have that were written without it.
@@ -48,62 +48,61 @@ impl Affinity {
         }
     }
 
-    /// The value of `d` after the conversion.
-    fn converted(self) -> &'static str {
+    /// A type that converts so.
+    fn declared(self) -> &'static str {
         match self {
-            Affinity::Blob => "d",
-            Affinity::Text => "CASE WHEN typeof(d) IN ('integer', 'real') THEN CAST(d AS TEXT) ELSE d END",
-            Affinity::Numeric => {
-                "CASE WHEN typeof(d) = 'text' AND CAST(d AS NUMERIC) = d THEN CAST(d AS NUMERIC) ELSE d END"
-            }
-            Affinity::Real => {
-                "CASE WHEN typeof(d) = 'integer' OR typeof(d) = 'text' AND CAST(d AS REAL) = d THEN CAST(d AS REAL) ELSE d END"
-            }
+            Affinity::Blob => "BLOB",
+            Affinity::Text => "TEXT",
+            Affinity::Numeric => "NUMERIC",
+            Affinity::Real => "REAL",
         }
     }
 }
 
 /// Finds them out; the same few expressions come again and again.
+///
+/// By asking SQLite for a row that was written without the column: what it gives there is not what an INSERT would store (of a
+/// TEXT column with DEFAULT 1.50, '1.50' and '1.5').
+#[derive(Default)]
 pub(crate) struct Defaults {
-    db: Handle,
+    /// A database in memory, once one is needed.
+    scratch: Option<Connection>,
     known: HashMap<(String, Affinity), Missing>,
 }
 
 impl Defaults {
-    pub(crate) fn new(db: Handle) -> Defaults {
-        Defaults { db, known: HashMap::new() }
-    }
-
-    /// `sql` is the default as the schema states it. The statement is the engine's own.
-    pub(crate) fn value(&mut self, sql: &str, affinity: Affinity) -> Result<Missing, SqliteError> {
+    /// `sql` is the default as the schema states it, without parentheses around it.
+    pub(crate) fn value(&mut self, sql: &str, affinity: Affinity) -> Missing {
         if let Some(known) = self.known.get(&(sql.to_owned(), affinity)) {
-            return Ok(known.clone());
+            return known.clone();
         }
-        let value = self.find_out(sql, affinity)?;
+        // Words, bare or quoted, are texts only without parentheses; other expressions need them.
+        let forms = [sql.to_owned(), format!("({sql})")];
+        let found = forms.iter().find_map(|default| self.find_out(default, affinity).ok());
+        let value = found.unwrap_or(Missing::Unknown);
         self.known.insert((sql.to_owned(), affinity), value.clone());
-        Ok(value)
+        value
     }
 
-    fn find_out(&self, sql: &str, affinity: Affinity) -> Result<Missing, SqliteError> {
-        // It must not draw from the numbers of the present transaction.
-        if contains_word_part(sql, "random") && sql.contains('(') {
-            return Ok(Missing::Unknown);
-        }
-        let query = format!("SELECT {} FROM (SELECT {sql} AS d)", affinity.converted());
-        let Ok(stmt) = Stmt::internal(self.db, &query) else {
-            // A bare word is a text.
-            let word = sql.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-            return Ok(if word { Missing::Value(Cell::Text(sql.as_bytes().to_vec())) } else { Missing::Unknown });
+    fn find_out(&mut self, default: &str, affinity: Affinity) -> rusqlite::Result<Missing> {
+        let scratch = match &mut self.scratch {
+            Some(scratch) => scratch,
+            none => none.insert(Connection::open_in_memory()?),
         };
-        match stmt.step() {
-            Ok(true) => Ok(match stmt.cell(0).to_cell() {
-                Cell::Null => Missing::Null,
-                value => Missing::Value(value),
-            }),
-            Ok(false) => Ok(Missing::Unknown),
-            Err(error) if error.primary() == ffi::SQLITE_ERROR => Ok(Missing::Unknown),
-            Err(error) => Err(error),
-        }
+        scratch.execute_batch(&format!(
+            "DROP TABLE IF EXISTS t; CREATE TABLE t(a); INSERT INTO t VALUES (1);
+             ALTER TABLE t ADD COLUMN c {} DEFAULT {default}",
+            affinity.declared()
+        ))?;
+        scratch.query_row("SELECT c FROM t", [], |row| {
+            Ok(match row.get_ref(0)? {
+                ValueRef::Null => Missing::Null,
+                ValueRef::Integer(value) => Missing::Value(Cell::Integer(value)),
+                ValueRef::Real(value) => Missing::Value(Cell::Real(value)),
+                ValueRef::Text(text) => Missing::Value(Cell::Text(text.to_vec())),
+                ValueRef::Blob(blob) => Missing::Value(Cell::Blob(blob.to_vec())),
+            })
+        })
     }
 }
 

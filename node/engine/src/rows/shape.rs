@@ -83,7 +83,7 @@ pub(crate) fn read(db: Handle) -> Result<Shapes, SqliteError> {
          WHERE l.schema = 'main' AND l.type IN ('table', 'shadow') AND l.name <> 'sqlite_schema'
          ORDER BY l.name, x.cid",
     )?;
-    let (mut tables, mut defaults) = (Vec::<Table>::new(), Defaults::new(db));
+    let (mut tables, mut defaults) = (Vec::<Table>::new(), Defaults::default());
     while columns.step()? {
         let name = text(&columns, 0);
         if tables.last().is_none_or(|last| last.name != name) {
@@ -97,7 +97,7 @@ pub(crate) fn read(db: Handle) -> Result<Shapes, SqliteError> {
             stored: columns.integer(6) == 0,
             integer: text(&columns, 7).eq_ignore_ascii_case("INTEGER"),
             missing: match columns.value(8) {
-                Value::Text(sql) => defaults.value(&sql, Affinity::of(&text(&columns, 7), columns.integer(9) != 0))?,
+                Value::Text(sql) => defaults.value(&sql, Affinity::of(&text(&columns, 7), columns.integer(9) != 0)),
                 _ => Missing::Null,
             },
         };
