@@ -14,8 +14,8 @@ pub struct Shown {
 }
 
 /// The transactions of a record as the text of a JSON array, each `{"changes": […], "key": "<client>:<sequence>"|absent}`; a
-/// change is `{"table", "op": "insert"|"update"|"delete", "key", "old", "new"}`, with `"new_key"` when a hidden rowid changes, or `{"op": "statement", "sql"}` for what changes
-/// the schema. `None`: the record carries no row changes.
+/// change is `{"table", "op": "insert"|"update"|"delete", "key", "old", "new"}`, with `"new_key"` when a hidden rowid changes, or
+/// `{"op": "statement", "sql"}` for what changes the schema. `None`: the record carries no row changes.
 ///
 /// An update's `new` holds the whole row where the record has old values, and the changed columns otherwise. Columns without a
 /// name in the record are called by their places.

@@ -184,8 +184,16 @@ impl Node {
                     at = kept;
                     continue;
                 }
+                Some(Place::Ahead) => {
+                    // It may be about to hear of the consumer's epoch; whoever came back at once would find it no wiser.
+                    let gone = tokio::time::timeout_at(deadline, lines.closed()).await.is_ok();
+                    if gone || self.look(generation, &reader, &call, at) == Some(Place::Ahead) {
+                        return;
+                    }
+                    continue;
+                }
                 // The consumer connects again, here or elsewhere.
-                Some(Place::Ahead | Place::Unknown) | None => return,
+                Some(Place::Unknown) | None => return,
             }
             if !there {
                 let Some(here) = reader.position(at.index).map(token_of) else { return };

@@ -74,7 +74,8 @@ pub(super) fn refuse(jobs: Vec<WriteJob>, error: &ApiError) {
 /// Runs a group to its end.
 pub(super) fn run(node: &Arc<Node>, writer: &mut Writer, jobs: Vec<WriteJob>) {
     if loss::is_owed(node) && !loss::settle(node, writer) {
-        return refuse(jobs, &not_leader());
+        let reason = if node.disk.is_full() { disk_full() } else { not_leader() };
+        return refuse(jobs, &reason);
     }
     for group in groups(jobs) {
         run_group(node, writer, group);
