@@ -1,5 +1,6 @@
 //! `make bench`: what a cluster of three nodes on this machine does, fsync on, semiSync.
 //!
+//! - [`floor`]: what the machine itself allows a lone client.
 //! - [`throughput`]: inserts, transactions of a hundred rows, point reads.
 //! - [`failover`]: how long writes fail after the leader is killed or frozen.
 //! - [`seeding`]: the leader's write rate while a follower receives a large database.
@@ -10,6 +11,7 @@
 //! Client and nodes share the machine, so what the client costs is taken from what the nodes could do.
 
 pub mod failover;
+pub mod floor;
 pub mod memory;
 pub mod peers;
 pub mod report;
@@ -52,13 +54,14 @@ pub struct Settings {
 }
 
 /// The scenarios by name, in the order in which they run.
-pub const SCENARIOS: [&str; 8] =
-    ["memory", "insert", "transaction", "read", "failover-killed", "failover-frozen", "seeding", "peers"];
+pub const SCENARIOS: [&str; 9] =
+    ["memory", "floor", "insert", "transaction", "read", "failover-killed", "failover-frozen", "seeding", "peers"];
 
 /// Runs one scenario on a cluster of its own.
 pub async fn run(name: &str, settings: &Settings) -> Result<Vec<Line>, ScenarioError> {
     match name {
         "memory" => memory::run(settings).await,
+        "floor" => floor::run(settings).await,
         "insert" => throughput::inserts(settings).await,
         "transaction" => throughput::transactions(settings).await,
         "read" => throughput::reads(settings).await,
