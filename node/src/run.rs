@@ -9,7 +9,7 @@ use crate::args::Args;
 use crate::driver::Node;
 use crate::driver::service::Service;
 use crate::http::Server;
-use crate::http::server::DRAIN_LIMIT;
+use crate::http::server::{DRAIN_LIMIT, FOLLOWER_LINGER, LEADER_LINGER};
 
 /// Runs the node that `args` describe. Returns after a signal or the operator's `shutdown`.
 pub async fn run(args: Args) -> Result<(), anyhow::Error> {
@@ -32,7 +32,8 @@ pub async fn run(args: Args) -> Result<(), anyhow::Error> {
         }
     }
     tracing::info!("stopping");
-    server.drain(DRAIN_LIMIT).await;
+    let linger = if node.is_leader() { LEADER_LINGER } else { FOLLOWER_LINGER };
+    server.drain(DRAIN_LIMIT, linger).await;
     node.lock().persist_hints();
     server.stop();
     Ok(())

@@ -123,6 +123,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Does this node lead, open for clients?
+    pub fn is_leader(&self) -> bool {
+        self.view.is_open()
+    }
+
     /// Opens the data directory and starts the node's threads.
     pub fn start(args: &Args) -> Result<Arc<Node>, BootError> {
         let tokens = tokens::TokenFiles::read(args)?;

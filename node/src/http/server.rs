@@ -48,8 +48,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A connection that is to end is given so long to send one more request, which is answered with the word that it ends. A client
 /// that writes all the time hears that word at once; one that is silent for so long is cut with hardly a request on its way.
 const DEMOTION_LINGER: Duration = Duration::from_secs(2);
-/// The same for a node that is ending: what keeps it keeps the next leader waiting.
-const LEAVING_LINGER: Duration = Duration::from_millis(100);
+/// The same at a leader that is ending: what keeps it keeps the next leader waiting.
+pub const LEADER_LINGER: Duration = Duration::from_millis(100);
+/// And at any other node, for which nobody waits: a third of [`DRAIN_LIMIT`], so that a client whose machine stands still for a
+/// moment is not cut with a request on its way.
+pub const FOLLOWER_LINGER: Duration = Duration::from_secs(1);
 
 /// A node that is ending waits so long for what is under way: many times what a write takes, and half of what is left of a pod's
 /// 15 seconds, most of which the operator's switchover may have taken.
@@ -63,10 +66,10 @@ pub type PeerHook = Arc<dyn Fn(Request<Incoming>) -> warp::reply::Response + Sen
 impl Order {
     /// How long a connection that was told `before` may go on, if it is to end now.
     fn linger(self, before: Order) -> Option<Duration> {
-        match (self.leaving && !before.leaving, self.closes != before.closes) {
-            (true, _) => Some(LEAVING_LINGER),
-            (false, true) => Some(DEMOTION_LINGER),
-            (false, false) => None,
+        match (self.leaving.filter(|_| before.leaving.is_none()), self.closes != before.closes) {
+            (Some(linger), _) => Some(linger),
+            (None, true) => Some(DEMOTION_LINGER),
+            (None, false) => None,
         }
     }
 }
@@ -87,8 +90,8 @@ struct Order {
     closes: u64,
     /// Counts the sweeps for idle connections.
     sweeps: u64,
-    /// The node is ending: no more connections, and no more requests on those that stand.
-    leaving: bool,
+    /// The node is ending: no more connections, and no more requests on those that stand, which may be silent for so long.
+    leaving: Option<Duration>,
     stop: bool,
 }
 
@@ -136,9 +139,10 @@ impl Server {
     }
 
     /// Takes no more connections, answers what is under way, and ends the connections that stand. What is not done after
-    /// `limit` is answered with what is known of it, which for a write is nothing. [`Server::stop`] is still to be called.
-    pub async fn drain(&self, limit: Duration) {
-        self.orders.send_modify(|order| order.leaving = true);
+    /// `limit` is answered with what is known of it, which for a write is nothing. Connections that are silent for `linger` are
+    /// ended. [`Server::stop`] is still to be called.
+    pub async fn drain(&self, limit: Duration, linger: Duration) {
+        self.orders.send_modify(|order| order.leaving = Some(linger));
         if self.all_ended(limit).await {
             return;
         }
@@ -179,7 +183,7 @@ async fn accept<B: Backend>(
         };
         let (slot, accepted) = tokio::select! {
             next = next => next,
-            _ = end.wait_for(|order| order.leaving || order.stop) => {
+            _ = end.wait_for(|order| order.leaving.is_some() || order.stop) => {
                 app.leave();
                 return;
             }
@@ -316,7 +320,7 @@ async fn obey<B: Backend, F: Future<Output = hyper::Result<()>>>(
 ) {
     // The first sweep only looks: it may come right after the connection.
     let mut seen = u64::MAX;
-    let mut patience = done.leaving.then(Instant::now);
+    let mut patience = done.leaving.map(|_| Instant::now());
     loop {
         let impatient = async {
             match patience {

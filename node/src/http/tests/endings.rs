@@ -6,6 +6,7 @@ use std::time::Duration;
 use rdb_protocol::api::ErrorCode;
 
 use super::super::backend::Place;
+use super::super::server::LEADER_LINGER;
 use super::mock::{Mood, Node};
 use super::{Client, PATIENCE, get};
 
@@ -55,12 +56,26 @@ fn a_node_that_ends_answers_what_it_can() {
     idle.send("GET", "/livez", &[], b"");
     idle.receive();
     // Nothing is under way that would need so long.
-    node.drain(PATIENCE);
+    node.drain(PATIENCE, Duration::ZERO);
     assert_eq!(held.receive().code(), ErrorCode::NoLeader);
     while let Some(_more) = watch.chunk().unwrap() {}
     assert_eq!(idle.line(), None);
     assert!(TcpStream::connect(node.address).is_err(), "a connection was taken");
     assert!(node.writes().is_empty());
+}
+
+#[test]
+fn a_silent_client_of_a_node_that_ends_may_send_one_more_request_for_a_while() {
+    let node = Node::leader();
+    let mut silent = Client::connect(node.address);
+    silent.send("GET", "/livez", &[], b"");
+    silent.receive();
+    // Longer than a leader's clients may be silent.
+    node.drain(3 * LEADER_LINGER, PATIENCE);
+    silent.send("GET", "/livez", &[], b"");
+    let last = silent.receive();
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert_eq!(silent.line(), None);
 }
 
 #[test]
@@ -77,7 +92,7 @@ fn what_does_not_end_in_time_is_answered_with_what_is_known() {
         node.mock.wait_for_requests(clients.len());
         node.wait_for_calls(clients.len());
     }
-    node.drain(Duration::from_millis(10));
+    node.drain(Duration::from_millis(10), PATIENCE);
     let codes: Vec<_> = clients.iter_mut().map(|client| client.receive().code()).collect();
     assert_eq!(codes, [ErrorCode::UnknownOutcome, ErrorCode::UnknownOutcome, ErrorCode::Unavailable]);
 }

@@ -341,9 +341,9 @@ impl Node {
         }
     }
 
-    /// As at the end of the process, but with a limit of choice.
-    pub(super) fn drain(&self, limit: Duration) {
-        self.runtime.block_on(self.server.drain(limit));
+    /// As at the end of the process, but with limits of choice.
+    pub(super) fn drain(&self, limit: Duration, linger: Duration) {
+        self.runtime.block_on(self.server.drain(limit, linger));
     }
 
     pub(super) fn place(&self) -> Place {
