@@ -11,7 +11,7 @@ use super::failover::mended;
 use super::{before, database_with_load};
 use crate::faults;
 use crate::harness::client::SUITE_INTERVAL;
-use crate::harness::database::{HEALTHY_LIMIT, condition, manifest};
+use crate::harness::database::{condition, manifest};
 use crate::harness::kube::refusal;
 use crate::harness::{Case, Database, LoadPod, eventually, until};
 
@@ -63,10 +63,6 @@ async fn refused_switchover(case: &Case, database: &Database, target: &str, name
     Ok(())
 }
 
-/// Until a process runs that ended again and again for want of its Secret: the kubelet looks at the Secret within a minute and a
-/// half, may begin a pause of 80 s just before, and the database then needs its usual time.
-const AFTER_BACK_OFF: Duration = HEALTHY_LIMIT.saturating_add(Duration::from_secs(170));
-
 /// A Secret without its key, a class that does not exist or fails, an image that does not start: the status names it.
 pub async fn broken_surroundings_are_named(case: Case) -> anyhow::Result<()> {
     case.kube
@@ -92,6 +88,16 @@ pub async fn broken_surroundings_are_named(case: Case) -> anyhow::Result<()> {
             text.contains("no-such-image") || text.contains("ImagePull") || text.contains("ErrImage")
         })
         .await?;
+    // Its Secret gets its key: the database comes up. Soon, while the kubelet's pauses between two starts are short.
+    case.kube
+        .patch(
+            "Secret",
+            &case.namespace,
+            "keyless",
+            &json!({"stringData": {"token": "0123456789abcdef0123456789abcdef"}}),
+        )
+        .await?;
+    keyless.healthy().await?;
     for class in ["no-such-class", "rdb-failing"] {
         database.set(json!({"snapshots": {"className": class}})).await?;
         database
@@ -102,16 +108,6 @@ pub async fn broken_surroundings_are_named(case: Case) -> anyhow::Result<()> {
             .await?;
     }
     database.set(json!({"snapshots": {"className": ""}})).await?;
-    // Its Secret gets its key: the database comes up.
-    case.kube
-        .patch(
-            "Secret",
-            &case.namespace,
-            "keyless",
-            &json!({"stringData": {"token": "0123456789abcdef0123456789abcdef"}}),
-        )
-        .await?;
-    keyless.healthy_within(AFTER_BACK_OFF).await?;
     mended(&database, &load).await
 }
 
